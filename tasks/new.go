@@ -1,0 +1,136 @@
+package tasks
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// The default timeouts. They run from the moment a worker takes the task, hence include its wait for a
+// place in a batch behind everything else the worker has taken.
+const (
+	DocumentTimeout = 2 * time.Minute // and a second more for each textPerSecond bytes
+	QueryTimeout    = 30 * time.Second
+
+	// textPerSecond is a slow model (2.3 GB of weights) on two cores; it only widens a deadline.
+	textPerSecond = 2 << 10
+)
+
+// Options are what a producer may choose for one task. The zero value, and nil, mean the defaults.
+type Options struct {
+	// Version orders the texts of one document: the highest wins. By default the time of the call, in
+	// nanoseconds of the Unix clock, which is right where one producer at a time writes a document.
+	Version int64
+	// Timeout is the handler's deadline, in whole seconds. By default [DocumentTimeout] and one second
+	// for every 2 kB of text, or [QueryTimeout].
+	Timeout time.Duration
+}
+
+func (o *Options) version() int64 {
+	if o == nil || o.Version == 0 {
+		return time.Now().UnixNano()
+	}
+	return o.Version
+}
+
+func (o *Options) timeout(byDefault time.Duration) time.Duration {
+	if o == nil || o.Timeout == 0 {
+		return byDefault
+	}
+	return o.Timeout
+}
+
+// New returns the task to embed doc with the model called alias and to store its vectors. It composes
+// doc's Hangul jamo ([ComposeHangul]), so that equal-looking texts are equal, and leaves doc itself alone.
+//
+// What is wrong with the input is an [*InvalidError] that names the field and the bound; such a document
+// must not be enqueued. New does no I/O and is safe for concurrent use.
+func New(alias string, lane Lane, doc vector.Document, opts *Options) (Task, error) {
+	doc.Text = composed(doc.Text)
+	timeout := opts.timeout(DocumentTimeout + time.Duration(len(doc.Text)/textPerSecond)*time.Second)
+	if err := checkTask(alias, lane, timeout); err != nil {
+		return Task{}, err
+	}
+	d := DocumentPayload{Model: alias, Version: opts.version(), Document: doc}
+	if err := d.check(); err != nil {
+		return Task{}, err
+	}
+	payload, err := d.encode()
+	if err != nil {
+		return Task{}, err
+	}
+	return Task{
+		ID:      documentID(alias, doc.ID, vector.TextHash(doc.Text)),
+		Kind:    EmbedDocument,
+		Model:   alias,
+		Lane:    lane,
+		Payload: payload,
+		Timeout: timeout,
+	}, nil
+}
+
+// NewQuery returns the task to embed a search text with the model called alias, for somebody who waits:
+// its answer is handed to [Answers] under the task's id, which is random. A worker that finds the task
+// later than its timeout drops it, since nobody waits any more. Errors are those of [New].
+func NewQuery(alias, text string, opts *Options) (Task, error) {
+	timeout := opts.timeout(QueryTimeout)
+	if err := checkTask(alias, Query, timeout); err != nil {
+		return Task{}, err
+	}
+	q := QueryPayload{Model: alias, Text: composed(text), ExpiresAt: time.Now().Add(timeout).UTC()}
+	if err := q.check(); err != nil {
+		return Task{}, err
+	}
+	payload, err := q.encode()
+	if err != nil {
+		return Task{}, err
+	}
+	var id [idBytes]byte
+	_, _ = rand.Read(id[:]) // never fails since Go 1.24
+	return Task{
+		ID:      hex.EncodeToString(id[:]),
+		Kind:    EmbedQuery,
+		Model:   alias,
+		Lane:    Query,
+		Payload: payload,
+		Timeout: timeout,
+	}, nil
+}
+
+// checkTask checks what a task says beside its payload.
+func checkTask(alias string, lane Lane, timeout time.Duration) error {
+	if err := CheckModel(alias); err != nil {
+		return err
+	}
+	if err := checkLane(lane); err != nil {
+		return err
+	}
+	return checkTimeout(timeout)
+}
+
+// composed is ComposeHangul for a text that was not checked yet: one that checkText will refuse comes back
+// as it is, so that the refusal speaks of the producer's bytes.
+func composed(text string) string {
+	if len(text) > MaxText || checkString("text", text, MaxText) != nil {
+		return text
+	}
+	return ComposeHangul(text)
+}
+
+const idBytes = 16
+
+// documentID is the id that doc.go describes. The lengths keep ("ab", "c") and ("a", "bc") apart.
+func documentID(alias, id, textHash string) string {
+	h := sha256.New()
+	for _, s := range []string{"embedfleet/task/v1", alias, id, textHash} {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(s)))
+		h.Write(size[:])
+		h.Write([]byte(s))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:idBytes])
+}

@@ -1,0 +1,46 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+)
+
+// An Outcome is the class of a handler's result: what the queue does next, and a metric's label.
+type Outcome string
+
+// The outcomes. Classify is the only function that decides between them.
+const (
+	Done       Outcome = "done"
+	Permanent  Outcome = "permanent"  // bad input: never retried
+	Retry      Outcome = "retry"      // a fault of Redis, the store or the model: retried with back-off
+	Overloaded Outcome = "overloaded" // no room now: retried soon, not counted as a failure
+	Cancelled  Outcome = "cancelled"  // the worker is stopping: goes back unharmed
+)
+
+// Classify maps an error of [Handler.Handle] to its outcome. Rooms that this package may not import take
+// part by methods: an error that has Permanent() bool or Overloaded() bool, or wraps one that has, is
+// judged by the outermost such method.
+//
+//	nil                                  done
+//	Permanent() true                     permanent    bad input, bad payload, another model's task, panic
+//	Overloaded() true                    overloaded
+//	wraps context.Canceled               cancelled    the queue cancels only when the worker stops
+//	anything else                        retry        a deadline that passed and an unknown version too
+func Classify(err error) Outcome {
+	var (
+		permanent  interface{ Permanent() bool }
+		overloaded interface{ Overloaded() bool }
+	)
+	switch {
+	case err == nil:
+		return Done
+	case errors.As(err, &permanent) && permanent.Permanent():
+		return Permanent
+	case errors.As(err, &overloaded) && overloaded.Overloaded():
+		return Overloaded
+	case errors.Is(err, context.Canceled):
+		return Cancelled
+	default:
+		return Retry
+	}
+}
