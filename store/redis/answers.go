@@ -1,0 +1,99 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/store"
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+const (
+	// answerTTL is how long an answer waits to be fetched.
+	answerTTL = 60 * time.Second
+
+	// awaitSlice is the longest that one BLPOP blocks, since the driver does not interrupt a command that
+	// is under way when its context is cancelled. It must stay below the driver's read timeout (3 s).
+	awaitSlice = time.Second
+)
+
+// Answer leaves the outcome of a query under id, for one [Store.Await] within the next minute: e, or
+// failure if it is not nil. An answer that was left before is replaced.
+func (s *Store) Answer(ctx context.Context, id string, e vector.Embedding, failure error) error {
+	b, err := encodeAnswer(e, failure)
+	if err != nil {
+		return err
+	}
+	key := answerKey(id)
+	_, err = s.client.TxPipelined(ctx, func(p goredis.Pipeliner) error {
+		p.Del(ctx, key)
+		p.RPush(ctx, key, b)
+		p.PExpire(ctx, key, answerTTL)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("leaving the answer to query %s: %w", id, err)
+	}
+	return nil
+}
+
+// Await waits until the answer to query id is there or ctx ends (after a cancellation up to a second
+// longer), and fetches it: a second Await finds nothing. A query that was refused for good is a [*store.RefusedError]. Await holds a connection of the
+// pool while it waits.
+func (s *Store) Await(ctx context.Context, id string) (vector.Embedding, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return vector.Embedding{}, fmt.Errorf("waiting for the answer to query %s: %w", id, err)
+		}
+		reply, err := s.pop(ctx, answerKey(id))
+		switch {
+		case errors.Is(err, goredis.Nil): // nothing yet
+		case err != nil:
+			return vector.Embedding{}, fmt.Errorf("waiting for the answer to query %s: %w", id, err)
+		case len(reply) != 2:
+			return vector.Embedding{}, fmt.Errorf("answer to query %s: BLPOP returned %d values, want 2", id, len(reply))
+		default:
+			return decodeAnswer(id, []byte(reply[1]))
+		}
+	}
+}
+
+// pop waits a moment for an element of a list, and returns the list's key and the element. The driver's own
+// BLPop rounds to whole seconds, too coarse for an asker with a deadline; Redis takes fractions since 6.0.
+func (s *Store) pop(ctx context.Context, key string) ([]string, error) {
+	wait := awaitSlice
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = max(time.Millisecond, min(wait, time.Until(deadline))) // 0 would mean for ever
+	}
+	cmd := goredis.NewStringSliceCmd(ctx, "blpop", key, wait.Seconds())
+	if err := s.client.Process(ctx, cmd); err != nil {
+		return nil, err
+	}
+	return cmd.Val(), nil
+}
+
+// decodeAnswer reads what encodeAnswer writes.
+func decodeAnswer(id string, b []byte) (vector.Embedding, error) {
+	line, blob, ok := bytes.Cut(b, []byte("\n"))
+	if !ok {
+		return vector.Embedding{}, fmt.Errorf("answer to query %s has no first line", id)
+	}
+	var head answerHead
+	if err := json.Unmarshal(line, &head); err != nil {
+		return vector.Embedding{}, fmt.Errorf("reading the answer to query %s: %w", id, err)
+	}
+	if head.Error != "" {
+		return vector.Embedding{}, &store.RefusedError{Reason: head.Code, Message: head.Error}
+	}
+	v, err := vector.Parse(blob)
+	if err != nil {
+		return vector.Embedding{}, fmt.Errorf("reading the answer to query %s: %w", id, err)
+	}
+	return vector.Embedding{Vector: v, Tokens: head.Tokens, Truncated: head.Truncated}, nil
+}

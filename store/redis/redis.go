@@ -1,0 +1,254 @@
+package redis
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/store"
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+//go:embed put.lua
+var putSource string
+
+//go:embed refresh.lua
+var refreshSource string
+
+//go:embed delete.lua
+var deleteSource string
+
+//go:embed claim.lua
+var claimSource string
+
+// A Store reads and writes by the key schema of this package. It is safe for concurrent use, and keeps
+// nothing in memory but the digests of its scripts: any number of them may work on one Redis.
+//
+// Errors of Redis itself come wrapped and are worth a retry. Whether a write that failed so was persisted
+// is unknown, and need not be known: it may just be repeated.
+type Store struct {
+	client                      goredis.UniversalClient
+	put, refresh, delete, claim *goredis.Script
+}
+
+// New returns a store on client, which stays the caller's to close.
+func New(client goredis.UniversalClient) *Store {
+	return &Store{
+		client:  client,
+		put:     goredis.NewScript(putSource),
+		refresh: goredis.NewScript(refreshSource),
+		delete:  goredis.NewScript(deleteSource),
+		claim:   goredis.NewScript(claimSource),
+	}
+}
+
+// Put stores rec, all of it or nothing, and reports whether it wrote: not if the document is there in a
+// higher version, or this very record is. It needs one round trip. A record of another space than the one
+// the alias writes is refused with a [*store.SpaceError]; an alias that writes none yet gets rec's.
+func (s *Store) Put(ctx context.Context, rec vector.Record) (bool, error) {
+	m, err := encodeMeta(rec.Document)
+	if err != nil {
+		return false, err
+	}
+	chunks, vectors, err := encodeChunks(rec)
+	if err != nil {
+		return false, err
+	}
+	id := rec.Document.ID
+	code, detail, err := s.call(ctx, s.put, documentKeys(rec.Model, id),
+		string(rec.Space), rec.Version, rec.TextHash, rec.Document.Text, m,
+		chunks, vectors, len(rec.Chunks), rec.Tokens(), id)
+	if err != nil {
+		return false, fmt.Errorf("putting document %q: %w", id, err)
+	}
+	return code == 1, refusal(code, detail, rec)
+}
+
+// Refresh reports whether rec needs no embedding: the store has the vectors of its text in its space, or a
+// higher version of the document. In the first case rec's version and metadata are taken over if they are
+// newer. rec's chunks are not looked at. One round trip; refusals as in [Store.Put].
+func (s *Store) Refresh(ctx context.Context, rec vector.Record) (bool, error) {
+	args, err := refreshArgs(rec)
+	if err != nil {
+		return false, err
+	}
+	code, detail, err := s.call(ctx, s.refresh, documentKeys(rec.Model, rec.Document.ID), args...)
+	if err != nil {
+		return false, fmt.Errorf("refreshing document %q: %w", rec.Document.ID, err)
+	}
+	return code == 1, refusal(code, detail, rec)
+}
+
+// RefreshMany is [Store.Refresh] for many records in one round trip, for producers that skip what is
+// stored. The answers are in the records' order; after an error there are none, and the call may be
+// repeated.
+func (s *Store) RefreshMany(ctx context.Context, recs []vector.Record) ([]bool, error) {
+	if len(recs) == 0 {
+		return nil, nil
+	}
+	cmds, err := s.pipelineRefresh(ctx, recs)
+	if err != nil && goredis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline cannot fall back on EVAL
+		if err := s.refresh.Load(ctx, s.client).Err(); err != nil {
+			return nil, fmt.Errorf("loading a script: %w", err)
+		}
+		cmds, err = s.pipelineRefresh(ctx, recs)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("refreshing %d documents: %w", len(recs), err)
+	}
+	current := make([]bool, len(recs))
+	for i, cmd := range cmds {
+		code, detail, err := reply(cmd)
+		if err == nil {
+			err = refusal(code, detail, recs[i])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("refreshing document %q: %w", recs[i].Document.ID, err)
+		}
+		current[i] = code == 1
+	}
+	return current, nil
+}
+
+// pipelineRefresh sends a call of refresh.lua for each record, and returns the replies to be read.
+func (s *Store) pipelineRefresh(ctx context.Context, recs []vector.Record) ([]*goredis.Cmd, error) {
+	cmds := make([]*goredis.Cmd, len(recs))
+	_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		for i, rec := range recs {
+			args, err := refreshArgs(rec)
+			if err != nil {
+				return err
+			}
+			cmds[i] = s.refresh.EvalSha(ctx, p, documentKeys(rec.Model, rec.Document.ID), args...)
+		}
+		return nil
+	})
+	return cmds, err
+}
+
+// refreshArgs returns the ARGV of refresh.lua.
+func refreshArgs(rec vector.Record) ([]any, error) {
+	m, err := encodeMeta(rec.Document)
+	if err != nil {
+		return nil, err
+	}
+	return []any{string(rec.Space), rec.Version, rec.TextHash, m, rec.Document.ID}, nil
+}
+
+// Get returns what is stored of a document, or an error that wraps [store.ErrNotFound].
+func (s *Store) Get(ctx context.Context, alias, id string) (vector.Record, error) {
+	values, err := s.client.HMGet(ctx, docKey(alias, id), documentFields[:]...).Result()
+	if err != nil {
+		return vector.Record{}, fmt.Errorf("reading document %q: %w", id, err)
+	}
+	rec, err := decodeRecord(alias, id, values)
+	if err != nil {
+		return vector.Record{}, err
+	}
+	if rec == nil {
+		return vector.Record{}, fmt.Errorf("%w: %q under alias %q", store.ErrNotFound, id, alias)
+	}
+	return *rec, nil
+}
+
+// Delete removes a document and reports whether it was there. A task for it that is still on its way will
+// bring it back: there is no version to compare with any more.
+func (s *Store) Delete(ctx context.Context, alias, id string) (bool, error) {
+	n, err := s.delete.Run(ctx, s.client, documentKeys(alias, id), id).Int()
+	if err != nil {
+		return false, fmt.Errorf("deleting document %q: %w", id, err)
+	}
+	return n == 1, nil
+}
+
+// ClaimSpace makes space the one that alias writes, which a worker does before it takes tasks. If the
+// alias writes another, [store.Keep] refuses with a [*store.SpaceError] that names both, and
+// [store.ReEmbed] takes over: from then on workers of the old space are refused, and the documents of the
+// old space stay readable until they are embedded again.
+func (s *Store) ClaimSpace(ctx context.Context, alias string, space vector.Space, mode store.ClaimMode) error {
+	code, detail, err := s.call(ctx, s.claim, []string{spaceKey(alias)}, string(space), string(mode))
+	if err != nil {
+		return fmt.Errorf("claiming space %s for alias %q: %w", space.Short(), alias, err)
+	}
+	return refusal(code, detail, vector.Record{Model: alias, Space: space})
+}
+
+// Space returns the space that alias writes, "" if none yet.
+func (s *Store) Space(ctx context.Context, alias string) (vector.Space, error) {
+	space, err := s.client.Get(ctx, spaceKey(alias)).Result()
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return "", fmt.Errorf("reading the space of alias %q: %w", alias, err)
+	}
+	return vector.Space(space), nil
+}
+
+// Stats returns the counts of every space that has, or had, documents under alias.
+func (s *Store) Stats(ctx context.Context, alias string) (map[vector.Space]store.Stats, error) {
+	fields, err := s.client.HGetAll(ctx, statsKey(alias)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the counts of alias %q: %w", alias, err)
+	}
+	stats := make(map[vector.Space]store.Stats)
+	for field, value := range fields {
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s of key %s: %w", field, statsKey(alias), err)
+		}
+		space, name, _ := strings.Cut(field, ":")
+		st := stats[vector.Space(space)]
+		setStat(&st, name, n)
+		stats[vector.Space(space)] = st
+	}
+	return stats, nil
+}
+
+// setStat sets the count that is called name in the scripts; one of a later release is passed over.
+func setStat(st *store.Stats, name string, n int64) {
+	switch name {
+	case "docs":
+		st.Documents = n
+	case "chunks":
+		st.Chunks = n
+	case "tokens":
+		st.Tokens = n
+	case "texts_total":
+		st.TextsTotal = n
+	case "tokens_total":
+		st.TokensTotal = n
+	}
+}
+
+// call runs a script that returns {code, detail}.
+func (s *Store) call(ctx context.Context, script *goredis.Script, keys []string, args ...any) (int64, string, error) {
+	return reply(script.Run(ctx, s.client, keys, args...))
+}
+
+// reply reads {code, detail}.
+func reply(cmd *goredis.Cmd) (code int64, detail string, err error) {
+	parts, err := cmd.Slice()
+	if err != nil {
+		return 0, "", err
+	}
+	if len(parts) != 2 {
+		return 0, "", fmt.Errorf("script returned %d values, want 2", len(parts))
+	}
+	code, isInt := parts[0].(int64)
+	detail, isString := parts[1].(string)
+	if !isInt || !isString {
+		return 0, "", fmt.Errorf("script returned %T and %T, want an integer and a string", parts[0], parts[1])
+	}
+	return code, detail, nil
+}
+
+// refusal returns the error that code -1 means, else nil.
+func refusal(code int64, current string, rec vector.Record) error {
+	if code >= 0 {
+		return nil
+	}
+	return &store.SpaceError{Model: rec.Model, Current: vector.Space(current), Wanted: rec.Space}
+}
