@@ -1,0 +1,69 @@
+# embedfleet: `make run` and `make test` need Go, a C compiler, npm and pip, and bring the rest themselves.
+# Works with GNU make 3.81, which is what macOS has.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+include scripts/versions.env
+
+# What the user said, before the defaults below: set-up does not bring what is replaced.
+GIVEN_MODEL := $(MODEL)
+GIVEN_LIB := $(ONNXRUNTIME_LIB)
+
+ifeq ($(strip $(EMBEDFLEET_CACHE)),)
+EMBEDFLEET_CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/embedfleet
+endif
+ifeq ($(strip $(MODEL)),)
+MODEL := $(EMBEDFLEET_CACHE)/models/$(MODEL_NAME)
+endif
+ifeq ($(strip $(ONNXRUNTIME_LIB)),)
+ONNXRUNTIME_LIB := $(EMBEDFLEET_CACHE)/onnxruntime/$(ORT_VERSION)/libonnxruntime.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+endif
+export EMBEDFLEET_CACHE MODEL ONNXRUNTIME_LIB ONCE DEMO
+
+FUZZTIME ?= 10s
+export FUZZTIME
+
+# A checkout that git refuses to read (another owner, no git) has no version to stamp; it still builds.
+VCS := $(shell git status --porcelain >/dev/null 2>&1 || echo -buildvcs=false)
+GOBUILD := go build -trimpath $(VCS)
+
+.PHONY: help setup build run test test-short bench fuzz lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  MODEL=            a model's folder or its Hugging Face repository id (default: $(MODEL_NAME))"
+	@echo "  ONCE=1            make run ends after the example searches"
+	@echo "  ONNXRUNTIME_LIB=  an ONNX Runtime library to use instead of $(ORT_VERSION)"
+	@echo "  EMBEDFLEET_CACHE= where downloads are kept ($(EMBEDFLEET_CACHE))"
+
+setup: ## bring what is missing: ONNX Runtime, the default model, Go modules, redis-server
+	@MODEL='$(GIVEN_MODEL)' ONNXRUNTIME_LIB='$(GIVEN_LIB)' scripts/setup.sh
+
+build: ## bin/worker, bin/enqueue, bin/standalone
+	CGO_ENABLED=1 $(GOBUILD) -o bin/worker ./cmd/worker
+	CGO_ENABLED=0 $(GOBUILD) -o bin/enqueue ./cmd/enqueue
+	CGO_ENABLED=0 $(GOBUILD) -o bin/standalone ./cmd/standalone
+
+run: setup ## the fleet on this machine with sample documents and searches, until Ctrl-C
+	@$(MAKE) --no-print-directory build
+	@bin/standalone
+
+test: setup ## gofmt, go vet and every test under the race detector
+	@scripts/test.sh
+
+test-short: setup ## the same with the long tests in their smaller form
+	@scripts/test.sh -short
+
+bench: setup ## one interleaved run of every figure, to the screen and to bench/latest.json
+	@$(MAKE) --no-print-directory build
+	@go run ./cmd/bench
+
+fuzz: setup ## every fuzz target for FUZZTIME (10s)
+	@scripts/fuzz.sh
+
+lint: ## golangci-lint with .golangci.yml (the first run compiles it)
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION) run ./...
+
+clean: ## remove what was built; downloads stay in the cache
+	rm -rf bin
