@@ -1,0 +1,160 @@
+// Package intake reads documents from files and streams: plain text, JSON Lines, CSV. Each comes with the
+// line it began on, and a line that can't be read is an item of its own with its error, so that a bad line
+// never stops the rest. It does not judge what a text says; that is the tasks room's affair.
+package intake
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// MaxLine bounds one line (of CSV: one record) in bytes. It lies well above the largest text a task may
+// carry, so that the refusal a producer sees is the one about texts.
+const MaxLine = 8 << 20
+
+// A Format is a way to write documents down.
+type Format string
+
+// The formats. Auto takes the file's ending, and for a stream without one looks at the first byte.
+const (
+	Auto  Format = "auto"
+	Text  Format = "txt"   // one text a line
+	JSONL Format = "jsonl" // one document a line, the fields of vector.Document; a bare JSON string is a text
+	CSV   Format = "csv"   // a header names the columns: text and any of id, title, source, url, published_at, stock_codes; others become fields
+)
+
+// Formats lists the words a user may choose from.
+var Formats = []string{string(Auto), string(Text), string(JSONL), string(CSV)}
+
+// An Item is one document, or the reason why there is none.
+type Item struct {
+	Line int // where it begins, from 1
+	Doc  vector.Document
+	Err  error
+}
+
+var errLong = fmt.Errorf("line is longer than %d bytes", MaxLine)
+
+// ForFile returns the format that a file's ending stands for, [Auto] if it says nothing.
+func ForFile(name string) Format {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".txt", ".text":
+		return Text
+	case ".jsonl", ".ndjson", ".json":
+		return JSONL
+	case ".csv":
+		return CSV
+	}
+	return Auto
+}
+
+// Read yields the documents of r in order. Blank lines are passed over. An error of r itself ends the
+// sequence with an item whose Err is not nil.
+func Read(r io.Reader, format Format) iter.Seq[Item] {
+	br := bufio.NewReaderSize(r, 64<<10)
+	if b, err := br.Peek(3); err == nil && bytes.Equal(b, []byte("\xef\xbb\xbf")) {
+		_, _ = br.Discard(3) // a byte order mark, as spreadsheet programs write it
+	}
+	if format == Auto {
+		format = sniff(br)
+	}
+	switch format {
+	case JSONL:
+		return each(br, parseJSON)
+	case CSV:
+		return readCSV(br)
+	default:
+		return each(br, func(line []byte) (vector.Document, error) { return ForText(string(line)), nil })
+	}
+}
+
+// ForText returns a document for a bare text: its id is drawn from the text, so that the same text is the
+// same document.
+func ForText(text string) vector.Document {
+	return vector.Document{ID: TextID(text), Text: text}
+}
+
+// TextID is the id of a document that has none of its own: "text:" and the first 16 bytes of the text's
+// SHA-256 in hex.
+func TextID(text string) string { return "text:" + vector.TextHash(text)[:hex.EncodedLen(16)] }
+
+func sniff(br *bufio.Reader) Format {
+	b, _ := br.Peek(512)
+	if t := bytes.TrimLeft(b, " \t\r\n"); len(t) > 0 && t[0] == '{' {
+		return JSONL
+	}
+	return Text
+}
+
+// each yields one item for each line that is not blank.
+func each(br *bufio.Reader, parse func([]byte) (vector.Document, error)) iter.Seq[Item] {
+	return func(yield func(Item) bool) {
+		for n := 1; ; n++ {
+			line, err := readLine(br)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err == nil && len(bytes.TrimSpace(line)) == 0 {
+				continue
+			}
+			item := Item{Line: n, Err: err}
+			if err == nil {
+				item.Err = valid(line)
+			}
+			if item.Err == nil {
+				item.Doc, item.Err = parse(line)
+			}
+			if !yield(item) || err != nil && !errors.Is(err, errLong) {
+				return
+			}
+		}
+	}
+}
+
+// valid refuses bytes that are not UTF-8 here, because a JSON decoder would replace them without a word.
+func valid(line []byte) error {
+	if utf8.Valid(line) {
+		return nil
+	}
+	for i := 0; i < len(line); {
+		r, n := utf8.DecodeRune(line[i:])
+		if r == utf8.RuneError && n == 1 {
+			return fmt.Errorf("byte %d of the line (0x%02x) is not UTF-8; convert the file first, CP949 is the usual source", i+1, line[i])
+		}
+		i += n
+	}
+	return nil
+}
+
+// readLine returns the next line without its end, or errLong after skipping one that is too long.
+func readLine(br *bufio.Reader) ([]byte, error) {
+	var line []byte
+	long := false
+	for {
+		part, err := br.ReadSlice('\n')
+		if long = long || len(line)+len(part) > MaxLine; !long {
+			line = append(line, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF) && (len(line) > 0 || long):
+		case err != nil:
+			return nil, err
+		}
+		if long {
+			return nil, errLong
+		}
+		return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
+	}
+}
