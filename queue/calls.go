@@ -1,0 +1,109 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// callsTTL is how long the calls of a worker are remembered after it last began one. A crash must be
+// noticed within it.
+const callsTTL = time.Hour
+
+func callsKey(worker string) string { return "embedfleet:calls:" + worker }
+
+// taskKey is the key of the task in a handler's context.
+type taskKey struct{}
+
+// TaskFrom returns the task that a handler's context belongs to, for a room further down that names the
+// texts of a native call in [Calls]. It reports false for any other context.
+func TaskFrom(ctx context.Context) (tasks.Task, bool) {
+	t, ok := ctx.Value(taskKey{}).(tasks.Task)
+	return t, ok
+}
+
+// Calls names in Redis which tasks are inside a native call of one worker. If the process dies, those are
+// charged with a crash and nobody else: the hundreds of others it had leased are innocent.
+type Calls struct {
+	rdb    redis.UniversalClient
+	worker string
+	number atomic.Int64
+}
+
+// NewCalls returns the calls of a worker, whose id must be the one it announces in [Workers].
+func NewCalls(rdb redis.UniversalClient, worker string) *Calls {
+	return &Calls{rdb: rdb, worker: worker}
+}
+
+// Begin writes down that a native call with these tasks begins, one small write, and returns the function
+// that takes it back after the call. If the write fails the call may begin all the same: then a crash
+// charges nobody.
+func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (end func(context.Context) error, err error) {
+	names := make([]string, len(list))
+	for i, t := range list {
+		names[i] = taskName(t.Model, t.Lane, t.ID)
+	}
+	field := strconv.FormatInt(c.number.Add(1), 10)
+	_, err = c.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.HSet(ctx, callsKey(c.worker), field, strings.Join(names, "\n"))
+		pipe.PExpire(ctx, callsKey(c.worker), callsTTL)
+		return nil
+	})
+	if err != nil {
+		return func(context.Context) error { return nil }, fmt.Errorf("naming the tasks of a native call: %w", err)
+	}
+	return func(ctx context.Context) error {
+		if err := c.rdb.HDel(ctx, callsKey(c.worker), field).Err(); err != nil {
+			return fmt.Errorf("ending a native call: %w", err)
+		}
+		return nil
+	}, nil
+}
+
+// taskName names a task among all lanes.
+func taskName(model string, lane tasks.Lane, id string) string {
+	return QueueName(model, lane) + "/" + id
+}
+
+// suspects are the tasks that were inside a native call when their worker died.
+type suspects map[string]string // task name -> the worker that died with it
+
+// readSuspects returns the tasks that were inside a native call of a worker that does not live any more; of
+// several workers the one that died last, since the index is in that order.
+func readSuspects(ctx context.Context, rdb redis.UniversalClient) (suspects, error) {
+	workers, err := rdb.ZRange(ctx, workersKey, 0, -1).Result()
+	if err != nil {
+		return nil, err
+	}
+	alive := make([]*redis.IntCmd, len(workers))
+	calls := make([]*redis.StringSliceCmd, len(workers))
+	_, err = rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range workers {
+			alive[i] = pipe.Exists(ctx, workerKey(id))
+			calls[i] = pipe.HVals(ctx, callsKey(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := suspects{}
+	for i, id := range workers {
+		if alive[i].Val() > 0 {
+			continue
+		}
+		for _, call := range calls[i].Val() {
+			for name := range strings.SplitSeq(call, "\n") {
+				s[name] = id
+			}
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,355 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// What we write must be what asynq's own client writes, byte for byte and key for key.
+func TestEnqueueEqualsAsynq(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	ctx := t.Context()
+	ours := NewClient(rdb, &ClientOptions{MaxRetry: 7, Retention: 90 * time.Second})
+	payloads := map[string][]byte{"empty": nil, "text": []byte("한국어 \x00 \xff"), "long": make([]byte, 70_000)}
+	for name, payload := range payloads {
+		want := task(tasks.Live, 1)
+		want.Payload = payload
+		theirs := asynq.NewClientFromRedisClient(rdb) // a new one, for it names a queue only once (T8)
+		_, err := theirs.Enqueue(asynq.NewTask(string(want.Kind), payload), asynq.TaskID(want.ID),
+			asynq.Queue(QueueName("m", tasks.Live)), asynq.MaxRetry(7), asynq.Timeout(want.Timeout),
+			asynq.Retention(90*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := snapshot(t, rdb)
+		rdb.FlushAll(ctx)
+		enqueue(t, ours, want)
+		after := snapshot(t, rdb)
+		if !slices.Equal(before, after) {
+			t.Errorf("%s: asynq wrote\n%.300q\nwe wrote\n%.300q", name, before, after)
+		}
+		rdb.FlushAll(ctx)
+	}
+}
+
+// snapshot lists every key with its value; times are left out.
+func snapshot(t *testing.T, rdb *redis.Client) []string {
+	t.Helper()
+	ctx := t.Context()
+	var list []string
+	for _, key := range rdb.Keys(ctx, "*").Val() {
+		var value any
+		switch kind := rdb.Type(ctx, key).Val(); kind {
+		case "hash":
+			fields := rdb.HGetAll(ctx, key).Val()
+			if since := fields["pending_since"]; len(since) != len("1700000000000000000") {
+				t.Errorf("%s: pending_since %q is not in nanoseconds", key, since)
+			}
+			delete(fields, "pending_since")
+			value = fields
+		case "list":
+			value = rdb.LRange(ctx, key, 0, -1).Val()
+		case "set":
+			value = rdb.SMembers(ctx, key).Val()
+		default:
+			t.Errorf("unexpected %s %s", kind, key)
+		}
+		list = append(list, fmt.Sprintf("%s %q", key, value))
+	}
+	slices.Sort(list)
+	return list
+}
+
+func TestMessageRoundTrip(t *testing.T) {
+	t.Parallel()
+	want := message{Type: "k", Payload: []byte("p"), ID: "i", Queue: "q", Retry: 3, Retried: 2, ErrorMsg: "e",
+		Timeout: 4 * time.Second, LastFailedAt: time.Unix(1_700_000_000, 0), Retention: 5 * time.Second}
+	got, err := parseMessage(want.append(nil))
+	if err != nil || fmt.Sprint(*got) != fmt.Sprint(want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
+func FuzzParseMessage(f *testing.F) {
+	m := message{Type: "k", Payload: []byte("p"), ID: "i", Queue: "q", Retry: 3, ErrorMsg: "e", Timeout: time.Second}
+	f.Add(m.append(nil))
+	f.Add([]byte{0x0a, 0xff})
+	f.Add([]byte{0x7a, 0x02, 0x0a, 0x00}) // a header, which we skip
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := parseMessage(b)
+		if err != nil {
+			return
+		}
+		again, err := parseMessage(m.append(nil))
+		if err != nil || fmt.Sprint(*again) != fmt.Sprint(*m) {
+			t.Errorf("%+v came back as %+v, %v", m, again, err)
+		}
+	})
+}
+
+func TestEnqueueConflicts(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		spoil func(ctx context.Context, rdb *redis.Client, k laneKeys) // after a first enqueue
+		want  State
+		lists string // where the task is in the end
+	}{
+		{"pending", func(context.Context, *redis.Client, laneKeys) {}, Attached, "pending"},
+		{"active", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.RPopLPush(ctx, k.pending(), k.active())
+			rdb.ZAdd(ctx, k.lease(), redis.Z{Score: 1, Member: "t1"})
+			rdb.HSet(ctx, k.task("t1"), "state", "active")
+		}, Attached, "active lease"},
+		{"active without lease", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.RPopLPush(ctx, k.pending(), k.active())
+			rdb.HSet(ctx, k.task("t1"), "state", "active")
+		}, Attached, "active"},
+		{"scheduled", moveTo(laneKeys.scheduled, "scheduled"), Attached, "scheduled"},
+		{"retry", moveTo(laneKeys.retry, "retry"), Attached, "retry"},
+		{"completed", moveTo(laneKeys.completed, "completed"), Done, "completed"},
+		{"archived", moveTo(laneKeys.archived, "archived"), Rerun, "pending"},
+		{"archived half-way (T6)", moveTo(laneKeys.archived, "active"), Rerun, "pending"},
+		{"phantom pending", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.pending())
+		}, Repaired, "pending"},
+		{"phantom archived (T7)", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			moveTo(laneKeys.archived, "archived")(ctx, rdb, k)
+			rdb.Del(ctx, k.archived())
+		}, Repaired, "pending"},
+		{"phantom completed", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			moveTo(laneKeys.completed, "completed")(ctx, rdb, k)
+			rdb.Del(ctx, k.completed())
+		}, Repaired, "pending"},
+		{"phantom active", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.pending())
+			rdb.HSet(ctx, k.task("t1"), "state", "active")
+		}, Repaired, "pending"},
+		{"phantom result (T30)", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.pending(), k.task("t1"))
+			rdb.HSet(ctx, k.task("t1"), "result", "x")
+		}, Repaired, "pending"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			rdb := testkit.Redis(t)
+			c, k := NewClient(rdb, nil), keysOf("m", tasks.Live)
+			if r := enqueue(t, c, task(tasks.Live, 1)); r[0].State != Enqueued {
+				t.Fatalf("first time: %s", r[0].State)
+			}
+			tt.spoil(t.Context(), rdb, k)
+			if r := enqueue(t, c, task(tasks.Live, 1)); r[0].State != tt.want {
+				t.Errorf("second time: %s, want %s", r[0].State, tt.want)
+			}
+			if got := whereabouts(t, rdb, k, "t1"); got != tt.lists {
+				t.Errorf("task is in %q, want %q", got, tt.lists)
+			}
+		})
+	}
+}
+
+// moveTo moves the only pending task to a sorted set.
+func moveTo(set func(laneKeys) string, state string) func(context.Context, *redis.Client, laneKeys) {
+	return func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		id := rdb.RPop(ctx, k.pending()).Val()
+		rdb.ZAdd(ctx, set(k), redis.Z{Score: float64(time.Now().Unix()), Member: id})
+		rdb.HSet(ctx, k.task(id), "state", state)
+	}
+}
+
+// whereabouts names the lists and sets that hold an id, once per time they do.
+func whereabouts(t *testing.T, rdb redis.UniversalClient, k laneKeys, id string) string {
+	t.Helper()
+	ctx := t.Context()
+	var names []string
+	for _, list := range []string{k.pending(), k.active()} {
+		for _, member := range rdb.LRange(ctx, list, 0, -1).Val() {
+			if member == id {
+				names = append(names, strings.TrimPrefix(list, string(k)))
+			}
+		}
+	}
+	for _, set := range []string{k.lease(), k.scheduled(), k.retry(), k.archived(), k.completed()} {
+		if rdb.ZScore(ctx, set, id).Err() == nil {
+			names = append(names, strings.TrimPrefix(set, string(k)))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestEnqueueRefusesOneByOne(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	spoil := func(f func(*tasks.Task)) tasks.Task {
+		bad := task(tasks.Live, 9)
+		f(&bad)
+		return bad
+	}
+	bad := map[string]tasks.Task{
+		"its id":      spoil(func(t *tasks.Task) { t.ID = "" }),
+		"its kind":    spoil(func(t *tasks.Task) { t.Kind = "\xff" }),
+		"is 0s":       spoil(func(t *tasks.Task) { t.Timeout = 0 }),
+		"is 500ms":    spoil(func(t *tasks.Task) { t.Timeout = 500 * time.Millisecond }),
+		"is 1.9s":     spoil(func(t *tasks.Task) { t.Timeout = 1900 * time.Millisecond }),
+		"model":       spoil(func(t *tasks.Task) { t.Model = "a{b}" }),
+		"no such one": spoil(func(t *tasks.Task) { t.Lane = "no such one" }),
+	}
+	for want, b := range bad {
+		receipts, err := NewClient(rdb, nil).Enqueue(t.Context(), []tasks.Task{task(tasks.Live, 1), b, task(tasks.Live, 2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !receipts[0].State.Accepted() || !receipts[2].State.Accepted() {
+			t.Errorf("%s: the neighbours are %s and %s", want, receipts[0].State, receipts[2].State)
+		}
+		r := receipts[1]
+		if r.State != Refused || !errors.Is(r.Err, ErrInvalid) || !strings.Contains(r.Err.Error(), want) {
+			t.Errorf("%s: %s, %v", want, r.State, r.Err)
+		}
+	}
+	if n := rdb.LLen(t.Context(), keysOf("m", tasks.Live).pending()).Val(); n != 2 {
+		t.Errorf("%d tasks pending, want 2", n)
+	}
+}
+
+// The same task twice in one call is one task.
+func TestEnqueueTwins(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	receipts := enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1), task(tasks.Query, 1), task(tasks.Live, 1))
+	if receipts[0].State != Enqueued || receipts[1].State != Enqueued || receipts[2].State != Attached {
+		t.Errorf("receipts %+v", receipts)
+	}
+	if got := whereabouts(t, rdb, keysOf("m", tasks.Live), "t1"); got != "pending" {
+		t.Errorf("task is in %q", got)
+	}
+}
+
+// A lost registry comes back with the next call (T8), and a lost script cache goes unnoticed.
+func TestEnqueueAfterFlush(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	c := NewClient(rdb, nil)
+	for i := range 2 {
+		enqueue(t, c, task(tasks.Live, i))
+		if got := rdb.SMembers(t.Context(), registryKey).Val(); !slices.Equal(got, []string{"embed:m:live"}) {
+			t.Errorf("registry is %q", got)
+		}
+		rdb.FlushAll(t.Context())
+		rdb.ScriptFlush(t.Context())
+	}
+}
+
+func TestEnqueueKeepsOrder(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 3*chunkTasks+7)...)
+	ids := rdb.LRange(t.Context(), keysOf("m", tasks.Live).pending(), 0, -1).Val()
+	slices.Reverse(ids) // tasks leave at the tail
+	for i, id := range ids {
+		if id != fmt.Sprintf("t%d", i) {
+			t.Fatalf("place %d holds %s", i, id)
+		}
+	}
+}
+
+// dropHook breaks the connection under the n-th pipeline, before it is sent.
+type dropHook struct {
+	ackHook // its other methods do nothing here
+	n       *int
+}
+
+func (h dropHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if *h.n--; *h.n < 0 {
+			err := &net.OpError{Op: "write", Err: errors.New("broken pipe")}
+			for _, cmd := range cmds {
+				cmd.SetErr(err)
+			}
+			return err
+		}
+		return next(ctx, cmds)
+	}
+}
+
+func TestEnqueueSaysHowManyWereAccepted(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	c := NewClient(rdb, nil)
+	enqueue(t, c, task(tasks.Backfill, 0)) // loads the script, so that a chunk is one pipeline
+	n := 2
+	rdb.AddHook(dropHook{n: &n})
+	list := manyTasks(tasks.Live, 5*chunkTasks)
+	receipts, err := c.Enqueue(t.Context(), list)
+	if want := "1000 of 2500 accepted"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Fatalf("error %v, want %q in it", err, want)
+	}
+	for i, r := range receipts {
+		if want := map[bool]State{true: Enqueued, false: Unknown}[i < 2*chunkTasks]; r.State != want {
+			t.Fatalf("receipt %d: %s, want %s", i, r.State, want)
+		}
+		if (r.State == Unknown) != (r.Err != nil) {
+			t.Fatalf("receipt %d: %s with error %v", i, r.State, r.Err)
+		}
+	}
+	n = 1000 // the connection is back
+	again := enqueue(t, c, list...)
+	if again[0].State != Attached || again[len(again)-1].State != Enqueued {
+		t.Errorf("second time: first %s, last %s", again[0].State, again[len(again)-1].State)
+	}
+}
+
+// Redis refuses writes when it is full; that is its answer, not a broken connection.
+func TestEnqueueWhenRedisIsFull(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	c := NewClient(rdb, nil)
+	enqueue(t, c, task(tasks.Live, 0))
+	rdb.ConfigSet(t.Context(), "maxmemory", "1")
+	receipts, err := c.Enqueue(t.Context(), manyTasks(tasks.Live, 3))
+	if err == nil || !strings.Contains(err.Error(), "0 of 3 accepted") || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("error %v", err)
+	}
+	if receipts[2].State != Unknown {
+		t.Errorf("receipt says %s", receipts[2].State)
+	}
+}
+
+func BenchmarkEnqueue(b *testing.B) {
+	b.Run("bulk", func(b *testing.B) {
+		c := NewClient(testkit.Redis(b), nil)
+		list := manyTasks(tasks.Live, b.N)
+		b.ResetTimer()
+		if _, err := c.Enqueue(b.Context(), list); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tasks/s")
+	})
+	b.Run("asynq", func(b *testing.B) {
+		c := asynq.NewClientFromRedisClient(testkit.Redis(b))
+		list := manyTasks(tasks.Live, b.N)
+		b.ResetTimer()
+		for _, t := range list {
+			_, err := c.Enqueue(asynq.NewTask(string(t.Kind), t.Payload), asynq.TaskID(t.ID),
+				asynq.Queue(QueueName(t.Model, t.Lane)), asynq.MaxRetry(25), asynq.Timeout(t.Timeout))
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tasks/s")
+	})
+}

@@ -1,0 +1,225 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+func TestQueueNames(t *testing.T) {
+	t.Parallel()
+	for _, lane := range tasks.Lanes {
+		model, got, ok := ParseQueueName(QueueName("mini-lm.v2", lane))
+		if !ok || model != "mini-lm.v2" || got != lane {
+			t.Errorf("%s came back as %q, %q, %v", lane, model, got, ok)
+		}
+	}
+	for _, name := range []string{"", "default", "embed:m", "embed:m:nope", "embed::live", "embed:m:x:live", "embed:{m}:live"} {
+		if model, lane, ok := ParseQueueName(name); ok {
+			t.Errorf("%q is read as %q, %q", name, model, lane)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		ctx := t.Context()
+		enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 5)...)
+		time.Sleep(90 * time.Second)
+		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 9))
+		k := keysOf("m", tasks.Live)
+		moveTo(laneKeys.retry, "retry")(ctx, rdb, k)
+		moveTo(laneKeys.archived, "archived")(ctx, rdb, k)
+		moveTo(laneKeys.scheduled, "scheduled")(ctx, rdb, k)
+		rdb.RPopLPush(ctx, k.pending(), k.active())
+		want := LaneStatus{Model: "m", Lane: tasks.Live, Pending: 1, Active: 1, Scheduled: 1, Retry: 1, Archived: 1,
+			OldestPending: 90 * time.Second}
+		if got := laneStatus(t, rdb)[tasks.Live]; got != want {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		// T9 and T8: neither a missing hash nor a lost registry stops the view.
+		rdb.Del(ctx, k.task(rdb.LIndex(ctx, k.pending(), -1).Val()), registryKey)
+		want.OldestPending = 0
+		if got := laneStatus(t, rdb)[tasks.Live]; got != want {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+	})
+}
+
+func TestStatusFindsModels(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	a, b := task(tasks.Live, 1), task(tasks.Backfill, 2)
+	a.Model, b.Model = "zeta", "alpha"
+	enqueue(t, NewClient(rdb, nil), a, b)
+	rdb.SAdd(t.Context(), registryKey, "default", "embed:bad")
+	list, err := NewLanes(rdb).Status(t.Context(), "named", "alpha")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var models []string
+	for _, s := range list {
+		models = append(models, s.Model)
+	}
+	if got := slices.Compact(models); !slices.Equal(got, []string{"alpha", "named", "zeta"}) || len(list) != 12 {
+		t.Errorf("%d lanes of %q", len(list), got)
+	}
+	if _, err := NewLanes(rdb).Status(t.Context(), "No Such"); err == nil {
+		t.Error("a bad alias is accepted")
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, rdb := testkit.MiniRedis(t)
+		h, lanes := newRecorder(nil), NewLanes(rdb)
+		for range 2 { // twice is no error
+			if err := lanes.Pause(t.Context(), "m", tasks.Live); err != nil {
+				t.Fatal(err)
+			}
+		}
+		serve(t, miniConn(m), h, nil, tasks.Live, tasks.Backfill)
+		enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1), task(tasks.Backfill, 2))
+		time.Sleep(10 * time.Second)
+		_, live := h.runs("t1")
+		if _, backfill := h.runs("t2"); live != 0 || backfill != 1 || !laneStatus(t, rdb)[tasks.Live].Paused {
+			t.Errorf("paused lane ran %d, the other %d", live, backfill)
+		}
+		for range 2 {
+			if err := lanes.Resume(t.Context(), "m", tasks.Live); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if _, live := h.runs("t1"); live != 1 {
+			t.Errorf("resumed lane ran %d", live)
+		}
+	})
+}
+
+func TestDeadShowsWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	k := keysOf("m", tasks.Live)
+	for i, msg := range []string{"\xff\xff", ""} {
+		id := fmt.Sprintf("t%d", i)
+		rdb.ZAdd(t.Context(), k.archived(), redis.Z{Score: float64(i), Member: id})
+		rdb.HSet(t.Context(), k.task(id), "msg", msg)
+	}
+	dead, err := NewLanes(rdb).Dead(t.Context(), "m", tasks.Live, 10)
+	if err != nil || len(dead) != 2 || dead[0].ID != "t1" || !strings.Contains(dead[1].Cause, "reading a task message") {
+		t.Errorf("dead %+v, %v", dead, err)
+	}
+	if dead, err := NewLanes(rdb).Dead(t.Context(), "m", tasks.Live, 1); err != nil || len(dead) != 1 {
+		t.Errorf("limited to one: %+v, %v", dead, err)
+	}
+}
+
+// Wait shows retries with their cause, polls in bounded steps, and ends with its context.
+func TestWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		c, k := NewClient(rdb, nil), keysOf("m", tasks.Live)
+		receipts := enqueue(t, c, manyTasks(tasks.Live, 2*pollTasks+3)...)
+		m := message{Type: "embed:document", ID: "t0", ErrorMsg: "store is away", Retried: 1}
+		rdb.HSet(t.Context(), k.task("t0"), "state", "retry", "msg", m.append(nil))
+		receipts = append(receipts, Receipt{ID: "bad", State: Refused}, Receipt{ID: "old", State: Done})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second+pollEvery/2)
+		defer cancel()
+		var seen []Progress
+		_, err := c.Wait(ctx, receipts, func(p Progress) { seen = append(seen, p) })
+		if err == nil || !strings.Contains(err.Error(), "2003 of 2004 still open") {
+			t.Errorf("error %v", err)
+		}
+		want := Progress{Total: 2004, Done: 1, Retrying: 1, Open: 2002, LastCause: "store is away"}
+		if len(seen) != 11 || seen[10] != want {
+			t.Errorf("%d looks, the last %+v, want 11, %+v", len(seen), seen[len(seen)-1], want)
+		}
+		for _, r := range receipts[1:] {
+			rdb.Del(t.Context(), k.task(r.ID))
+		}
+		rdb.HSet(t.Context(), k.task("t0"), "state", "archived")
+		failures, err := c.Wait(t.Context(), receipts, nil)
+		if err != nil || len(failures) != 1 || failures[0].Cause != "store is away" || failures[0].Kind != tasks.EmbedDocument {
+			t.Errorf("failures %+v, %v", failures, err)
+		}
+	})
+}
+
+// T28: the same tasks enqueued by many goroutines at once; the race detector watches.
+func TestEnqueueIsSafeForConcurrentUse(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	c, list := NewClient(rdb, nil), manyTasks(tasks.Live, 200)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := c.Enqueue(context.Background(), list); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := laneStatus(t, rdb)[tasks.Live].Pending; n != int64(len(list)) {
+		t.Errorf("%d pending, want %d", n, len(list))
+	}
+}
+
+func TestWorkers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		ws := NewWorkers(rdb)
+		first := Worker{ID: "w1", Model: "m", Space: "abc", State: "loading", Since: time.Now().UTC(), Host: "h", PID: 2,
+			Lanes: []tasks.Lane{tasks.Query, tasks.Live}, Concurrency: 512, Version: "v1"}
+		var mu sync.Mutex
+		current := func() Worker { mu.Lock(); defer mu.Unlock(); return first }
+		changed := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- ws.Announce(ctx, testkit.Logger(t), current, changed) }()
+		second := Worker{ID: "w0", Model: "m", Host: "h", PID: 10}
+		if err := ws.Put(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		checkWorkers(t, ws, first, second)
+
+		mu.Lock()
+		first.State = "ready"
+		mu.Unlock()
+		changed <- struct{}{}
+		synctest.Wait()
+		checkWorkers(t, ws, first, second)
+
+		time.Sleep(WorkerTTL + time.Second) // the second did not say anything more
+		checkWorkers(t, ws, first)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Announce: %v", err)
+		}
+		checkWorkers(t, ws)
+	})
+}
+
+func checkWorkers(t *testing.T, ws *Workers, want ...Worker) {
+	t.Helper()
+	got, err := ws.List(t.Context())
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+}

@@ -1,0 +1,277 @@
+package queue
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+//go:embed reap.lua
+var reapLua string
+
+//go:embed bury.lua
+var buryLua string
+
+//go:embed forward.lua
+var forwardLua string
+
+const (
+	// sweepEvery and leaseMargin bound recovery: asynq's lease of 30 s, the margin and one sweep are 34 s
+	// at most. Leases are renewed every 5 s, so that a worker's clock may be 20 s behind Redis's.
+	sweepEvery  = 2 * time.Second
+	leaseMargin = 2 // seconds
+
+	// A task is moved to quarantine with its second crash, and is poison with the next (DESIGN decision 3).
+	quarantineAfter = 2
+	// amnesty is how long after a gap in the sweeps nobody is charged: while Redis or this process was
+	// away, workers could not say that they live.
+	amnesty = WorkerTTL + announceEvery
+)
+
+// MaintenanceOptions may be nil.
+type MaintenanceOptions struct {
+	Logger *slog.Logger // by default nothing is logged
+	Models []string     // aliases to look after beside those of the registry
+}
+
+// Maintenance keeps the lanes in order without a model: it takes back what a dead worker had leased within
+// 35 s and without charging a retry, moves texts that crash workers to quarantine, and sends due retries
+// back to their lane. Any number of processes may run it; each step is one script, judged by Redis's
+// clock.
+type Maintenance struct {
+	rdb   redis.UniversalClient
+	log   *slog.Logger
+	lanes *Lanes
+	named []string
+
+	reap, bury, forward script
+	client              *Client   // puts tasks into quarantine
+	last                time.Time // of the latest sweep that reached Redis; Run's goroutine only
+	charging            time.Time // when the amnesty ends; Run's goroutine only
+}
+
+// NewMaintenance returns it; nothing happens before Run. The Redis client is the caller's.
+func NewMaintenance(rdb redis.UniversalClient, opts *MaintenanceOptions) *Maintenance {
+	m := &Maintenance{
+		rdb:     rdb,
+		log:     slog.New(slog.DiscardHandler),
+		lanes:   NewLanes(rdb),
+		reap:    newScript(reapLua),
+		bury:    newScript(buryLua),
+		forward: newScript(forwardLua),
+		client:  NewClient(rdb, nil),
+	}
+	if opts != nil {
+		m.named = opts.Models
+		if opts.Logger != nil {
+			m.log = opts.Logger
+		}
+	}
+	return m
+}
+
+// Run sweeps every 2 s until ctx ends, then returns nil. A Redis that is away is logged and tried again.
+func (m *Maintenance) Run(ctx context.Context) error {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if err := m.sweep(ctx); err != nil && ctx.Err() == nil {
+			m.log.Warn("sweeping the lanes failed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	return nil
+}
+
+// sweep looks at every lane once. One lane's fault does not keep it from the others.
+func (m *Maintenance) sweep(ctx context.Context) error {
+	models, err := m.lanes.Models(ctx)
+	if err != nil {
+		return err
+	}
+	suspects, err := m.suspects(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the calls of dead workers: %w", err)
+	}
+	var errs []error
+	for _, model := range append(models, m.named...) {
+		for _, lane := range tasks.Lanes {
+			l := laneSweep{m, keysOf(model, lane), model, lane}
+			if err := errors.Join(l.reapAll(ctx, suspects), l.forwardAll(ctx)); err != nil {
+				errs = append(errs, fmt.Errorf("lane %s of %s: %w", lane, model, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// suspects returns whom to charge, which is nobody for a while after a gap.
+func (m *Maintenance) suspects(ctx context.Context) (suspects, error) {
+	now := time.Now()
+	if now.Sub(m.last) > announceEvery {
+		m.charging = now.Add(amnesty)
+	}
+	s, err := readSuspects(ctx, m.rdb)
+	if err != nil {
+		return nil, err
+	}
+	m.last = now
+	if now.Before(m.charging) {
+		return nil, nil
+	}
+	return s, nil
+}
+
+// A laneSweep is one lane's part of a sweep.
+type laneSweep struct {
+	*Maintenance
+	keys  laneKeys
+	model string
+	lane  tasks.Lane
+}
+
+// forwardAll sends due tasks back to the lane.
+func (l laneSweep) forwardAll(ctx context.Context) error {
+	for _, set := range []string{l.keys.scheduled(), l.keys.retry()} {
+		for {
+			n, err := l.forward.Run(ctx, l.rdb, []string{set, l.keys.pending()}, l.keys.tasks()).Int()
+			if err != nil {
+				return fmt.Errorf("forwarding due tasks: %w", err)
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// reapAll takes back every abandoned task of the lane.
+func (l laneSweep) reapAll(ctx context.Context, charged suspects) error {
+	ids, err := l.abandoned(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for abandoned tasks: %w", err)
+	}
+	for len(ids) > 0 {
+		n := min(len(ids), callTasks)
+		if err := l.reapSome(ctx, ids[:n], charged); err != nil {
+			return fmt.Errorf("taking abandoned tasks back: %w", err)
+		}
+		ids = ids[n:]
+	}
+	return nil
+}
+
+// abandoned lists active tasks whose lease has lapsed or is missing. Both lists are short: they hold what
+// the fleet works on at the moment.
+func (l laneSweep) abandoned(ctx context.Context) ([]string, error) {
+	pipe := l.rdb.Pipeline()
+	now := pipe.Time(ctx)
+	active := pipe.LRange(ctx, l.keys.active(), 0, -1)
+	leases := pipe.ZRangeWithScores(ctx, l.keys.lease(), 0, -1)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	var ids []string
+	leased := map[string]bool{}
+	limit := float64(now.Val().Unix() - leaseMargin)
+	for _, z := range leases.Val() {
+		id, _ := z.Member.(string)
+		leased[id] = true
+		if z.Score < limit {
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range active.Val() {
+		if !leased[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+func (l laneSweep) reapSome(ctx context.Context, ids []string, charged suspects) error {
+	limit := quarantineAfter
+	if l.lane == tasks.Quarantine {
+		limit++ // its next crash
+	}
+	keys := []string{l.keys.active(), l.keys.lease(), l.keys.pending()}
+	args := []any{leaseMargin, limit}
+	for _, id := range ids {
+		keys = append(keys, l.keys.task(id))
+		args = append(args, id, charged[taskName(l.model, l.lane, id)])
+	}
+	answers, err := l.reap.Run(ctx, l.rdb, keys, args...).StringSlice()
+	if err != nil {
+		return err
+	}
+	counts := map[string]int{}
+	for i, answer := range answers {
+		counts[answer]++
+		if answer == "suspect" {
+			if err := l.convict(ctx, ids[i]); err != nil {
+				return fmt.Errorf("moving task %s to quarantine: %w", ids[i], err)
+			}
+		}
+	}
+	l.log.Warn("took tasks of a dead worker back", "model", l.model, "lane", string(l.lane),
+		"returned", counts["returned"], "gone", counts["gone"], "suspect", counts["suspect"])
+	return nil
+}
+
+// convict moves a task that crashed too often to quarantine, or out of it to the dead. The task is in the
+// new lane before it leaves the old one, which may be another hash slot; whoever repeats this after a
+// crash in between finds it attached there.
+func (l laneSweep) convict(ctx context.Context, id string) error {
+	fields, err := l.rdb.HMGet(ctx, l.keys.task(id), "msg", "crashes").Result()
+	if err != nil {
+		return err
+	}
+	raw, _ := fields[0].(string)
+	crashes, _ := fields[1].(string)
+	msg, err := parseMessage([]byte(raw))
+	if err != nil {
+		return l.buryAs(ctx, &message{Type: "unreadable", ID: id, Queue: QueueName(l.model, l.lane), Payload: []byte(raw)},
+			"poison: crashed workers, and its message can't be read")
+	}
+	if l.lane == tasks.Quarantine {
+		return l.buryAs(ctx, msg, "poison: it crashed its worker "+crashes+" times, the last time alone")
+	}
+	moved := tasks.Task{ID: id, Kind: tasks.Kind(msg.Type), Model: l.model, Lane: tasks.Quarantine,
+		Payload: msg.Payload, Timeout: max(msg.Timeout, time.Second)}
+	receipts, err := l.client.Enqueue(ctx, []tasks.Task{moved})
+	if err != nil {
+		return err
+	}
+	if receipts[0].Err != nil {
+		return l.buryAs(ctx, msg, "poison: "+receipts[0].Err.Error())
+	}
+	// Its past goes with it. Of an older task in the way it is the same past.
+	if err := l.rdb.HSet(ctx, keysOf(l.model, tasks.Quarantine).task(id), "crashes", crashes).Err(); err != nil {
+		return err
+	}
+	l.log.Warn("task goes to quarantine", "task", id, "crashes", crashes)
+	return l.end(ctx, id, nil)
+}
+
+// buryAs makes a task dead.
+func (l laneSweep) buryAs(ctx context.Context, msg *message, cause string) error {
+	msg.ErrorMsg, msg.LastFailedAt = cause, time.Now()
+	l.log.Error("task is dead", "task", msg.ID, "cause", cause)
+	return l.end(ctx, msg.ID, msg.append(nil))
+}
+
+func (l laneSweep) end(ctx context.Context, id string, msg []byte) error {
+	keys := []string{l.keys.active(), l.keys.lease(), l.keys.archived(), l.keys.task(id)}
+	return l.bury.Run(ctx, l.rdb, keys, id, msg, time.Now().Unix()).Err()
+}

@@ -1,0 +1,207 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// A plan says how a group of lanes is served: with slots of its own, by an asynq server of its own, since
+// one asynq server has one poll interval and one limit for all of its queues.
+type plan struct {
+	weights map[tasks.Lane]int // share of the dequeues while all have tasks
+	poll    time.Duration      // between looks at empty lanes
+	slots   func(o ServerOptions) int
+	alone   bool // runs while nothing else is inside the handler
+}
+
+// plans is the table of who serves which lane.
+var plans = []plan{
+	{
+		weights: map[tasks.Lane]int{tasks.Query: 1},
+		poll:    10 * time.Millisecond,
+		slots:   func(o ServerOptions) int { return o.QueryConcurrency },
+	},
+	{
+		weights: map[tasks.Lane]int{tasks.Live: 4, tasks.Backfill: 1},
+		poll:    100 * time.Millisecond,
+		slots:   func(o ServerOptions) int { return o.Concurrency },
+	},
+	{
+		weights: map[tasks.Lane]int{tasks.Quarantine: 1},
+		poll:    time.Second,
+		slots:   func(ServerOptions) int { return 1 },
+		alone:   true,
+	},
+}
+
+// A pool is one plan in force: an asynq server and what it calls for each task.
+type pool struct {
+	log     *slog.Logger
+	server  *asynq.Server
+	handler Handler
+	slots   *slots
+	others  []*slots // to be empty while this pool runs a task
+	grace   time.Duration
+	faults  faults
+}
+
+// newPools returns a pool for each plan that has one of the lanes.
+func newPools(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Handler, o ServerOptions) []*pool {
+	var pools []*pool
+	var all []*slots
+	for _, plan := range plans {
+		config := asynqConfig(o)
+		config.Queues = map[string]int{}
+		for lane, weight := range plan.weights {
+			if slices.Contains(lanes, lane) {
+				config.Queues[QueueName(alias, lane)] = weight
+			}
+		}
+		if len(config.Queues) == 0 {
+			continue
+		}
+		config.Concurrency = plan.slots(o)
+		config.TaskCheckInterval = cmp.Or(o.faults.poll, plan.poll)
+		p := &pool{
+			log:     o.Logger,
+			server:  asynq.NewServerFromRedisClient(rdb, config),
+			handler: h,
+			slots:   newSlots(config.Concurrency),
+			grace:   o.Grace,
+			faults:  o.faults,
+		}
+		if plan.alone {
+			p.others = slices.Clone(all)
+		}
+		all = append(all, p.slots)
+		pools = append(pools, p)
+	}
+	return pools
+}
+
+// errBusy is the end of a task's wait for a slot: the slots are held by overdue calls, or the task was to
+// run alone and the others did not end. It is nobody's failure.
+var errBusy = busyError{}
+
+type busyError struct{}
+
+func (busyError) Error() string    { return "no slot became free in half of the task's time" }
+func (busyError) Overloaded() bool { return true }
+
+// ProcessTask is called by asynq for each task it took.
+func (p *pool) ProcessTask(ctx context.Context, at *asynq.Task) error {
+	t, err := taskOf(ctx, at)
+	if err != nil {
+		return judge(tasks.AsPermanent(err))
+	}
+	leave, err := p.enter(ctx, t)
+	if err != nil {
+		return judge(err)
+	}
+	defer leave()
+	if p.faults.freeSlotEarly {
+		context.AfterFunc(ctx, leave)
+	}
+	return p.try(ctx, t)
+}
+
+// enter waits for a slot, and for the others to be empty if it must. It gives up half-way to the deadline:
+// at the deadline itself asynq would count a failure.
+func (p *pool) enter(ctx context.Context, t tasks.Task) (leave func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, t.Timeout/2)
+	defer cancel()
+	var held []func()
+	leave = sync.OnceFunc(func() {
+		for _, f := range held {
+			f()
+		}
+	})
+	for _, other := range p.others {
+		release, err := other.seize(wait)
+		if err != nil {
+			leave()
+			return nil, busy(ctx, err)
+		}
+		held = append(held, release)
+	}
+	release, err := p.slots.enter(wait, t)
+	if err != nil {
+		leave()
+		return nil, busy(ctx, err)
+	}
+	held = append(held, release)
+	return leave, nil
+}
+
+func busy(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return errBusy
+	}
+	return err
+}
+
+// try calls the handler and judges its error. asynq archives a task whose retries are used up even if this
+// time it only found no room, or the worker is stopping; so at its last try such a task waits here, and
+// tries again, until there is a verdict or asynq takes it back.
+func (p *pool) try(ctx context.Context, t tasks.Task) error {
+	for {
+		err := judge(p.call(ctx, t))
+		if err == nil || isFailure(err) || !lastTry(ctx) {
+			return err
+		}
+		if outcomeOf(err) == tasks.Cancelled {
+			<-ctx.Done()
+			return err
+		}
+		if pause(ctx, overloadDelay); ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// call calls the handler and turns a panic into a permanent error: the same task would panic again.
+func (p *pool) call(ctx context.Context, t tasks.Task) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.Error("handler panicked", "task", t.ID, "panic", v)
+			err = tasks.AsPermanent(fmt.Errorf("handler panicked: %v", v))
+		}
+	}()
+	return p.handler.Handle(context.WithValue(ctx, taskKey{}, t), t)
+}
+
+func lastTry(ctx context.Context) bool {
+	retried, ok1 := asynq.GetRetryCount(ctx)
+	limit, ok2 := asynq.GetMaxRetry(ctx)
+	return ok1 && ok2 && retried >= limit
+}
+
+// taskOf rebuilds the task that a producer enqueued.
+func taskOf(ctx context.Context, at *asynq.Task) (tasks.Task, error) {
+	id, _ := asynq.GetTaskID(ctx)
+	name, _ := asynq.GetQueueName(ctx)
+	model, lane, ok := ParseQueueName(name)
+	if !ok {
+		return tasks.Task{}, fmt.Errorf("queue %q is not a lane of a model", name)
+	}
+	deadline, _ := ctx.Deadline() // asynq always sets one
+	return tasks.Task{
+		ID:      id,
+		Kind:    tasks.Kind(at.Type()),
+		Model:   model,
+		Lane:    lane,
+		Payload: at.Payload(),
+		Timeout: time.Until(deadline).Round(time.Second),
+	}, nil
+}
