@@ -1,0 +1,123 @@
+package archtest
+
+// module is the import path that every room's begins with.
+const module = "github.com/embedfleet/embedfleet"
+
+// A Room is a row of the house's map: what a package, or a group of them, is for and what it may import.
+// The standard library is free to all, but for what [Only] fences.
+type Room struct {
+	Path     string   // folder below the repository's root; "x/..." is x and everything below it
+	Sentence string   // what it is for
+	Rooms    []string // rooms of the module it may import, in the same notation
+	Foreign  []string // import paths of other modules, and all below them
+}
+
+const (
+	asynq     = "github.com/hibiken/asynq"
+	goRedis   = "github.com/redis/go-redis/v9"
+	miniredis = "github.com/alicebob/miniredis/v2"
+	ort       = "github.com/yalue/onnxruntime_go"
+	prom      = "github.com/prometheus/client_golang"
+	cobra     = "github.com/spf13/cobra"
+	protowire = "google.golang.org/protobuf/encoding/protowire"
+	xsync     = "golang.org/x/sync"
+	xsys      = "golang.org/x/sys"
+	xtext     = "golang.org/x/text"
+)
+
+// Rooms is the map. The most specific row counts. A package that no row describes fails the test.
+var Rooms = []Room{
+	{"vector", "what a vector, a document and a record are", nil, nil},
+	{"tasks", "the contract between producer and worker, and the handler", []string{"vector"},
+		[]string{"github.com/klauspost/compress/zstd"}},
+	{"queue", "asynq made dependable", []string{"tasks", "vector"}, []string{asynq, goRedis, protowire, xsync}},
+
+	{"embedder", "one model, its states and limits, and the batcher", []string{"vector"}, []string{xsync}},
+	{"embedder/tokenizer", "a text becomes token ids, exactly as Hugging Face does", nil, nil},
+	{"embedder/tokenizer/gen", "makes the tokenizer's Unicode tables", nil, nil},
+	{"embedder/model", "a Hugging Face folder becomes configuration, space and graph",
+		[]string{"embedder/model/internal/...", "vector"}, nil},
+	{"embedder/model/internal/...", "file formats of models", nil, []string{protowire}},
+	{"embedder/onnx", "the only room that knows ONNX Runtime", []string{"embedder", "vector"},
+		[]string{ort, protowire, xsync, xsys}},
+	{"embedder/embedtest", "an embedder whose vectors can be read back", []string{"embedder", "vector"}, nil},
+
+	{"store", "documents and vectors, and the search over them", []string{"vector"}, []string{xsync}},
+	{"store/redis", "the store in Redis", []string{"store", "vector"}, []string{goRedis}},
+	{"store/storetest", "what any store must do, and one in memory", []string{"store", "vector"}, nil},
+
+	{"search", "a search text becomes hits", []string{"store", "tasks", "vector"}, nil},
+	{"gateway", "HTTP in, queue and search behind", []string{"search", "store", "tasks", "vector"}, nil},
+	{"monitoring", "shows the fleet to Prometheus, probes and people", []string{"tasks", "vector"},
+		[]string{prom, asynq}},
+	{"hub", "a repository of a model hub becomes a folder on disk", nil, nil},
+	{"intake", "documents from files and streams", []string{"vector"}, nil},
+	{"samples", "the sample documents", []string{"vector"}, nil},
+	{"samples/gen", "makes the sample documents", []string{"samples", "vector"}, []string{xtext}},
+
+	{"cmd/...", "wiring", []string{"..."}, []string{cobra, goRedis, miniredis, xsync, xsys,
+		"github.com/google/uuid", "github.com/spf13/pflag"}},
+	{"cmd/bench", "compares the fleet with what else there is", []string{"..."},
+		[]string{asynq, cobra, goRedis, xsync, xsys, "github.com/google/uuid", "github.com/spf13/pflag"}},
+	{"cmd/internal/boot", "flags and environment become one checked configuration", nil,
+		[]string{goRedis, cobra, "github.com/spf13/pflag"}},
+	{"cmd/internal/term", "progress bars and tables", []string{"gateway", "queue", "search", "store", "vector"},
+		[]string{"github.com/rivo/uniseg", "github.com/schollz/progressbar/v3", "golang.org/x/term"}},
+
+	{"internal/supervise", "keeps a child process running", nil, nil},
+	{"internal/testkit", "what tests share", nil, []string{goRedis, miniredis, "go.uber.org/goleak"}},
+	{"internal/archtest", "this map, as a test", nil, nil},
+	{"scripts/...", "tools of the Makefile", nil, nil},
+}
+
+// A Fence names the only places where something may appear, and why.
+type Fence struct {
+	What   string   // import path, or the name of a rule
+	Places []string // rooms, or files
+	Why    string
+}
+
+// Only fences imports, whatever a room's row says: two fences are harder to move by accident than one.
+// They hold for tests too, except that tests may use what they test.
+var Only = []Fence{
+	// cmd/bench measures what we gain over asynq alone.
+	{asynq, []string{"queue", "monitoring", "cmd/bench"}, "its traps stay in one room"},
+	{ort, []string{"embedder/onnx"}, "who frees a session must know every user of it"},
+	{goRedis, []string{"queue", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
+	{miniredis, []string{"cmd/standalone", "internal/testkit"}, "nothing in it survives"},
+	{prom, []string{"monitoring"}, "other rooms are measured at their doors"},
+	{module + "/internal/testkit", nil, "it is for tests"},
+	{"testing", []string{"internal/testkit", "store/storetest", "embedder/embedtest"}, "it is for tests"},
+	{"log", []string{"embedder/tokenizer/gen", "samples/gen"}, "a *slog.Logger is injected"},
+	{"unsafe", []string{"embedder/...", "vector", "store/..."}, "bytes and numbers meet there"},
+}
+
+// The rules that look into files, with the places where each may be broken.
+var (
+	// Environment is read once, in a binary, and handed down.
+	Environment = Fence{"os.Getenv", []string{"cmd/...", "internal/testkit"}, "configuration is read in one place"}
+	// Goroutines have an owner that waits for them.
+	Goroutines = Fence{"go statement", []string{
+		"cmd/...",
+		"embedder/engine.go", "embedder/manager.go", "embedder/offline.go", "embedder/onnx/manifest.go",
+		"queue/server.go",
+		"store/index.go", "store/storetest",
+		"internal/supervise", "internal/testkit",
+	}, "every goroutine has one owner, who waits for it"}
+	// Printing is for programs.
+	Printing = Fence{"fmt.Print", []string{"cmd/...", "scripts/...", "samples/gen", "embedder/tokenizer/gen"},
+		"a library has nobody to talk to but its logger"}
+	// Inits run behind everyone's back.
+	Inits = Fence{"func init", nil, "what happens at start is written in main"}
+)
+
+const (
+	// MaxMethods bounds an interface: consumers declare what they need, not what there is.
+	MaxMethods = 3
+	// MaxFileLines and MaxFuncLines bound what is written by hand, tests apart.
+	MaxFileLines = 500
+	MaxFuncLines = 80
+)
+
+// WideInterfaces may have more methods, each for its reason.
+var WideInterfaces = map[string]string{}
