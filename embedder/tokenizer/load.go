@@ -1,0 +1,231 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// A definition is what a tokenizer.json, or a vocab.txt with its settings, says, before it is checked
+// against itself and turned into a Tokenizer.
+type definition struct {
+	vocab    vocabulary
+	pipe     pipeline
+	lookup   func(string) (int32, bool) // in the vocabulary alone
+	added    []addedToken
+	prefix   []namedID // special tokens around a text
+	suffix   []namedID
+	padToken string // "" if not said
+	padID    int32
+	warnings []string
+}
+
+// parseDefinition reads a tokenizer.json.
+func parseDefinition(data []byte) (*definition, error) {
+	if !utf8.Valid(data) {
+		return nil, errors.New("the file is not UTF-8")
+	}
+	o := newObject("the file", data)
+	if o.err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(o.err, &syntax) {
+			return nil, fmt.Errorf("the file is not valid JSON (at byte %d of %d): %w", syntax.Offset, len(data), syntax)
+		}
+		return nil, o.err
+	}
+	d := &definition{padID: none}
+	o.only("version", "1.0")
+	// How long a text may be is the model's affair, and padding the batch's. What is said here is what the
+	// last training run happened to use; only the name of the padding token is of interest.
+	o.ignore("truncation", "decoder")
+	padding, added := o.take("padding"), o.take("added_tokens")
+	normalizer, preTokenizer := o.take("normalizer"), o.take("pre_tokenizer")
+	post, model := o.take("post_processor"), o.take("model")
+	if err := o.finish(); err != nil {
+		return nil, err
+	}
+	if model == nil {
+		return nil, errors.New("field \"model\" is missing")
+	}
+	return d, firstError(
+		func() error { return d.parseModel(model, normalizer, preTokenizer) },
+		func() error { return d.parsePadding(padding) },
+		func() error { return d.parseAdded(added) },
+		func() error { return d.parsePost("post_processor", post) },
+	)
+}
+
+// firstError runs steps in order until one fails. The order is that of what a reader of the message would
+// look at first: the model, then what is around it.
+func firstError(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *definition) parsePadding(raw json.RawMessage) error {
+	if raw == nil {
+		return nil
+	}
+	o := newObject("padding", raw)
+	// The id is kept to be compared with the vocabulary: where they differ, one of them is damaged.
+	d.padToken = o.text("pad_token")
+	o.into("pad_id", &d.padID)
+	return o.err // strategy, direction and multiple are never applied, so none is refused
+}
+
+func (d *definition) parseAdded(raw json.RawMessage) error {
+	if raw == nil {
+		return nil
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return fmt.Errorf("added_tokens: %w", err)
+	}
+	for i, raw := range list {
+		o := newObject(fmt.Sprintf("added_tokens[%d]", i), raw)
+		var t addedToken
+		o.require("id", &t.id)
+		o.require("content", &t.content)
+		o.require("normalized", &t.normalized) // no default: the two ways find different tokens
+		t.singleWord = o.flag("single_word", false)
+		t.lstrip, t.rstrip = o.flag("lstrip", false), o.flag("rstrip", false)
+		o.ignore("special") // matters when decoding
+		if err := o.finish(); err != nil {
+			return err
+		}
+		d.added = append(d.added, t)
+	}
+	return nil
+}
+
+// parseModel reads the model together with the components that its pipeline is built from.
+func (d *definition) parseModel(model, normalizer, preTokenizer json.RawMessage) error {
+	o := newObject("model", model)
+	kind := o.text("type")
+	if kind == "" {
+		kind = guessModel(o)
+	}
+	n, p := newComponents("normalizer", "normalizers", normalizer), newComponents("pre_tokenizer", "pretokenizers", preTokenizer)
+	var err error
+	switch kind {
+	case "WordPiece":
+		err = d.parseWordPiece(o, n, p)
+	case "Unigram":
+		err = d.parseUnigram(o, n, p)
+	case "BPE":
+		err = d.parseBPE(o, n, p)
+	case "":
+		return errors.New("model: field \"type\" is missing, and the other fields are not those of a known one")
+	default:
+		return fmt.Errorf("model type %q is not supported", kind)
+	}
+	if err != nil {
+		return err
+	}
+	return firstError(n.finish, p.finish, o.finish)
+}
+
+// guessModel tells the type of a model from its fields: older files don't name it.
+func guessModel(o *object) string {
+	vocab := strings.TrimSpace(string(o.fields["vocab"]))
+	switch {
+	case o.fields["merges"] != nil:
+		return "BPE"
+	case o.fields["max_input_chars_per_word"] != nil:
+		return "WordPiece"
+	case strings.HasPrefix(vocab, "["):
+		return "Unigram"
+	}
+	return ""
+}
+
+// components are the parts of a normalizer or pre_tokenizer in their order, each taken by who understands it.
+type components struct {
+	where string
+	list  []*object
+	taken []*object
+	err   error
+}
+
+// newComponents reads a component, and a Sequence of components as its parts.
+func newComponents(where, listName string, raw json.RawMessage) *components {
+	c := &components{where: where}
+	if raw == nil {
+		return c
+	}
+	o := newObject(where, raw)
+	if o.text("type") != "Sequence" {
+		c.list = []*object{newObject(where, raw)}
+		return c
+	}
+	var list []json.RawMessage
+	o.require(listName, &list)
+	c.err = o.finish()
+	for _, raw := range list {
+		c.list = append(c.list, newObject(where, raw))
+	}
+	return c
+}
+
+// next takes the next component if it has the given type; otherwise it returns nil.
+func (c *components) next(kind string) *object {
+	if len(c.list) == 0 || c.err != nil {
+		return nil
+	}
+	o := c.list[0]
+	var got string
+	if raw := o.fields["type"]; raw == nil || json.Unmarshal(raw, &got) != nil || got != kind {
+		return nil
+	}
+	o.take("type")
+	o.where = fmt.Sprintf("%s %q", c.where, kind)
+	c.list, c.taken = c.list[1:], append(c.taken, o)
+	return o
+}
+
+// must is next for a component that the model needs.
+func (c *components) must(kind, model string) *object {
+	o := c.next(kind)
+	switch {
+	case o != nil || c.err != nil:
+	case len(c.list) == 0:
+		c.err = fmt.Errorf("%s is missing: %s is supported with %q only", c.where, model, kind)
+	default:
+		c.err = c.unsupported()
+	}
+	if o == nil {
+		return &object{where: c.where}
+	}
+	return o
+}
+
+func (c *components) unsupported() error {
+	o := c.list[0]
+	kind := o.text("type")
+	if o.err != nil {
+		return o.err
+	}
+	return fmt.Errorf("%s %q is not supported with this model, or not in this place", c.where, kind)
+}
+
+// finish returns the first thing that was not understood.
+func (c *components) finish() error {
+	if c.err != nil {
+		return c.err
+	}
+	for _, o := range c.taken {
+		if err := o.finish(); err != nil {
+			return err
+		}
+	}
+	if len(c.list) > 0 {
+		return c.unsupported()
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package tokenizer
+
+import (
+	"slices"
+	"unicode/utf8"
+)
+
+// unknownPenalty is how much worse than the worst piece an unknown character scores.
+const unknownPenalty = 10
+
+// unigram cuts a word into the pieces whose scores (logarithms of probabilities) have the highest sum.
+type unigram struct {
+	pieces       trie
+	scores       []float64 // by id
+	unknown      int32
+	unknownScore float64
+}
+
+// A node is the best way found to reach a byte of the word.
+type node struct {
+	score float64
+	from  int32 // where its last piece starts, plus one; 0 if the byte isn't reached yet
+	id    int32 // of that piece
+}
+
+// reach notes a way to n if it is better than the one known; of two that are as good the first stays.
+func (n *node) reach(from int, id int32, score float64) {
+	if n.from == 0 || score > n.score {
+		*n = node{score, int32(from) + 1, id}
+	}
+}
+
+// cut appends the pieces of r.word and leaves it empty. If the word isn't finished, only the pieces up to
+// the last place that every way through the word passes, wherever it goes on, are final; the rest of the
+// word stays. Scores run on across such a place, since sums of floats depend on where they started.
+func (m *unigram) cut(r *run, finished bool) {
+	w := r.word
+	if cap(r.nodes) <= len(w) {
+		r.nodes = make([]node, 2*len(w)+1)
+	}
+	nodes := r.nodes[:len(w)+1]
+	clear(nodes)
+	nodes[0].score = r.score
+	// Bytes up to furthest are spanned by pieces seen so far; settled is the last place none spans.
+	furthest, settled := 0, 0
+	for at := 0; at < len(w); {
+		if furthest <= at {
+			settled = at
+		}
+		size, end, open := m.extend(nodes, w, at)
+		if open && !finished {
+			break // a longer piece may start here
+		}
+		furthest = max(furthest, end)
+		at += size
+	}
+	if finished {
+		settled = len(w)
+	}
+	m.emit(r, nodes[:settled+1])
+	r.score = nodes[settled].score
+	r.word = append(w[:0], w[settled:]...)
+}
+
+// extend notes every piece that starts at w[at:], or the unknown token if none is as long as the character
+// there. It returns the character's size, the furthest byte reached, and whether the word ended while a
+// longer piece was still possible.
+func (m *unigram) extend(nodes []node, w []byte, at int) (size, end int, open bool) {
+	size = 1
+	if w[at] >= utf8.RuneSelf {
+		_, size = utf8.DecodeRune(w[at:])
+	}
+	score := nodes[at].score
+	end = at + size
+	known, open := false, true
+	state := int32(root)
+	for i := at; i < len(w); i++ {
+		p := m.pieces[state].base + int32(w[i])
+		c := m.pieces[p]
+		if c.check != state {
+			open = false
+			break
+		}
+		state = p
+		if c.id < 0 {
+			continue
+		}
+		nodes[i+1].reach(at, c.id, m.scores[c.id]+score)
+		end = max(end, i+1)
+		known = known || i+1-at == size
+	}
+	if !known {
+		nodes[at+size].reach(at, m.unknown, m.unknownScore+score)
+	}
+	return size, end, open
+}
+
+// emit appends the ids on the best way to the last node. Neighbouring unknown characters are one token.
+func (m *unigram) emit(r *run, nodes []node) {
+	r.path = r.path[:0]
+	for at := len(nodes) - 1; at > 0; at = int(nodes[at].from) - 1 {
+		r.path = append(r.path, nodes[at].id)
+	}
+	for _, id := range slices.Backward(r.path) {
+		if id != m.unknown || !r.unknown {
+			r.ids = append(r.ids, id)
+		}
+		r.unknown = id == m.unknown
+	}
+}
