@@ -1,0 +1,145 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+)
+
+// An encoder is the graph of a BERT, RoBERTa or XLM-RoBERTa as it is being emitted: nodes, and beside them
+// which tensors become which constants. The constants' data is moved later, when there are files to move
+// it into.
+//
+// It follows transformers' modeling_bert.py and modeling_roberta.py in evaluation mode, in the fused form
+// that ONNX Runtime runs fastest: one product for query, key and value, one operator for the attention.
+type encoder struct {
+	*builder
+	net    network
+	params []param
+}
+
+// A param is a constant of the graph that is made from the folder's tensors.
+type param struct {
+	name string
+	dims []int
+	data data
+}
+
+// emitEncoder emits the whole graph from the token ids to h's output.
+func emitEncoder(n network, w weights, h head) *encoder {
+	e := &encoder{builder: newBuilder(opset, ""), net: n}
+	e.graph.Name = n.Type
+	e.graph.Inputs = []onnxpb.Value{
+		matrix(inputIDs, onnxpb.Int64, onnxpb.Dim{Name: "sequence"}),
+		matrix(inputMask, onnxpb.Int64, onnxpb.Dim{Name: "sequence"}),
+	}
+	x := e.embed(w)
+	mask := e.cast("mask", inputMask, onnxpb.Int32)
+	for i, l := range w.layers {
+		x = e.layer(fmt.Sprintf("layer%d", i), l, x, mask)
+	}
+	h.emit(e.builder, x)
+	return e
+}
+
+// param adds a constant and returns its name.
+func (e *encoder) param(name string, d data, dims ...int) string {
+	e.params = append(e.params, param{name: name, dims: dims, data: d})
+	return name
+}
+
+// embed emits the sum of word, position and token type vectors, normalised. Every token of a single text
+// has type 0, whose vector is therefore added to each position's beforehand.
+func (e *encoder) embed(w weights) string {
+	words := e.node("embed/words", "Gather", []string{
+		e.param("embed/words/table", rows{t: w.words, width: e.net.Hidden}, e.net.Vocab, e.net.Hidden), inputIDs,
+	})
+	first := max(e.net.PadID, 0)
+	table := e.param("embed/positions/table",
+		rows{t: w.positions, width: e.net.Hidden, first: first, plus: w.types}, e.net.Positions-first, e.net.Hidden)
+	sum := e.node("embed/sum", "Add", []string{words, e.positions(table)})
+	return e.norm("embed/norm", w.norm, sum)
+}
+
+// positions emits the vectors of the tokens' positions.
+//
+// BERT's are 0, 1, 2, ... for every row. RoBERTa's are counted over the tokens that are not padding, from
+// behind the padding id, and a padding token, also one that somebody typed into a text, has the padding
+// id's own position: row 0 of the table that begins there.
+func (e *encoder) positions(table string) string {
+	if e.net.PadID < 0 {
+		end := e.unsqueeze("embed/end", e.sequence(inputIDs), 0)
+		return e.node("embed/positions", "Slice", []string{table, e.ints(0), end, e.ints(0)})
+	}
+	pad := e.node("embed/pad", "Equal", []string{inputIDs, e.int(int64(e.net.PadID))})
+	token := e.cast("embed/token", e.node("embed/notpad", "Not", []string{pad}), onnxpb.Int64)
+	count := e.node("embed/count", "CumSum", []string{token, e.int(1)})
+	position := e.node("embed/position", "Mul", []string{count, token})
+	return e.node("embed/positions", "Gather", []string{table, position})
+}
+
+// layer emits one encoder layer: attention and feed-forward, each added to its input and normalised.
+func (e *encoder) layer(name string, l layer, x, mask string) string {
+	a := e.attention(name+"/attention", l, x, mask)
+	x = e.norm(name+"/attention/norm", l.attentionNorm, e.node(name+"/attention/sum", "Add", []string{a, x}))
+	up := e.activate(name+"/activation", e.linear(name+"/up", x, l.up))
+	down := e.linear(name+"/down", up, l.down)
+	return e.norm(name+"/norm", l.outputNorm, e.node(name+"/sum", "Add", []string{down, x}))
+}
+
+// attention emits the attention of all heads. Padding as a key weighs the lowest float32, which is what
+// transformers adds to its scores; as a query it makes rows that nobody reads.
+func (e *encoder) attention(name string, l layer, x, mask string) string {
+	h := int64(e.net.Hidden)
+	qkv := e.linear(name+"/qkv", x, l.query, l.key, l.value)
+	parts := []string{name + "/query", name + "/key", name + "/value"}
+	e.graph.Nodes = append(e.graph.Nodes, onnxpb.Node{
+		Op: "Split", Name: name + "/split", In: []string{qkv, e.ints(h, h, h)}, Out: parts,
+		Attrs: []onnxpb.Attr{onnxpb.Int("axis", 2)},
+	})
+	heads := e.contribNode(name+"/heads", contrib, "MultiHeadAttention",
+		[]string{parts[0], parts[1], parts[2], "", mask},
+		onnxpb.Int("num_heads", int64(e.net.Heads)), onnxpb.Float("mask_filter_value", -math.MaxFloat32))
+	return e.linear(name+"/out", heads, l.attention)
+}
+
+// linear emits x Wᵀ + b of one linear layer, or of several side by side that have the same input.
+func (e *encoder) linear(name, x string, layers ...linear) string {
+	var w transposed
+	var b joined
+	for _, l := range layers {
+		w = append(w, l.weight)
+		b = append(b, l.bias)
+	}
+	in, out := layers[0].weight.Shape[1], len(layers)*layers[0].weight.Shape[0]
+	product := e.node(name+"/product", "MatMul", []string{x, e.param(name+"/weight", w, in, out)})
+	return e.node(name, "Add", []string{product, e.param(name+"/bias", b, out)})
+}
+
+func (e *encoder) norm(name string, n norm, x string) string {
+	return e.node(name, "LayerNormalization", []string{
+		x,
+		e.param(name+"/scale", joined{n.scale}, e.net.Hidden),
+		e.param(name+"/shift", joined{n.shift}, e.net.Hidden),
+	}, onnxpb.Int("axis", -1), onnxpb.Float("epsilon", float32(e.net.Epsilon)))
+}
+
+func (e *encoder) activate(name, x string) string {
+	switch e.net.Activation {
+	case relu:
+		return e.node(name, "Relu", []string{x})
+	case geluTanh:
+		return e.contribNode(name, contrib, "FastGelu", []string{x})
+	}
+	return e.contribNode(name, contrib, "Gelu", []string{x})
+}
+
+// model returns the emitted file's content, all but the params.
+func (e *encoder) model() *onnxpb.Model {
+	return &onnxpb.Model{
+		IRVersion: 8, Producer: "embedfleet",
+		Opsets: []onnxpb.Opset{{Version: opset}, {Domain: contrib, Version: 1}},
+		Graph:  e.graph,
+	}
+}

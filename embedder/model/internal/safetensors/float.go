@@ -1,0 +1,82 @@
+package safetensors
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+)
+
+// chunk is how many bytes of a file are held while they are being converted.
+const chunk = 1 << 18
+
+// Read converts len(dst) elements of t, beginning with element from, to float32. The conversion is exact
+// for [F32], [F16] and [BF16]; any other format is an error. r must be the file whose header named t.
+func (t Tensor) Read(dst []float32, r io.ReaderAt, from int) error {
+	convert, width, err := converter(t.DType)
+	if err != nil {
+		return fmt.Errorf("tensor %q: %w", t.Name, err)
+	}
+	if from < 0 || from > t.Len() || len(dst) > t.Len()-from {
+		return fmt.Errorf("tensor %q has %d elements, asked for %d from %d on", t.Name, t.Len(), len(dst), from)
+	}
+	// ReadAt and not a mapping: a file that is cut while it is mapped ends the process with SIGBUS.
+	buf := make([]byte, min(chunk, len(dst)*width))
+	at := t.Offset + int64(from*width)
+	for len(dst) > 0 {
+		n := min(len(dst), len(buf)/width)
+		if got, err := r.ReadAt(buf[:n*width], at); got < n*width { // a full read may come with io.EOF
+			return fmt.Errorf("reading tensor %q at byte %d: %w", t.Name, at, err)
+		}
+		convert(dst[:n], buf)
+		dst = dst[n:]
+		at += int64(n * width)
+	}
+	return nil
+}
+
+// converter returns how to convert a format and how many bytes an element of it has.
+func converter(t DType) (convert func(dst []float32, src []byte), width int, err error) {
+	switch t {
+	case F32:
+		return fromF32, 4, nil
+	case F16:
+		return fromF16, 2, nil
+	case BF16:
+		return fromBF16, 2, nil
+	}
+	return nil, 0, fmt.Errorf("its number format %s is none of F32, F16, BF16", t)
+}
+
+func fromF32(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+	}
+}
+
+// fromBF16 converts bfloat16, which is the upper half of a float32.
+func fromBF16(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+	}
+}
+
+func fromF16(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = half(binary.LittleEndian.Uint16(src[2*i:]))
+	}
+}
+
+// half returns the value of an IEEE 754 binary16: 1 sign bit, 5 of exponent with bias 15, 10 of fraction.
+func half(h uint16) float32 {
+	sign := uint32(h>>15) << 31
+	exp, frac := uint32(h>>10)&0x1f, uint32(h)&0x3ff
+	switch exp {
+	case 0: // zero and the subnormals: frac x 2^-24, exact in float32
+		v := float32(frac) * 0x1p-24
+		return math.Float32frombits(sign | math.Float32bits(v))
+	case 0x1f: // infinity and NaN keep their fraction
+		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
+	}
+	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
+}

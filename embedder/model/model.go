@@ -1,0 +1,307 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+)
+
+// Overrides replace what a folder says. The zero value replaces nothing.
+type Overrides struct {
+	Pooling        Pooling // nil follows the folder
+	Normalize      *bool   // nil follows the folder
+	MaxTokens      int     // special tokens included; 0 follows the folder
+	QueryPrompt    *string // nil follows the folder
+	DocumentPrompt *string // nil follows the folder
+}
+
+// A Model is an opened folder. Its fields are to be read only.
+type Model struct {
+	Dir          string // absolute
+	TokenizerDir string // absolute; where the tokenizer's files lie, Dir or a folder in it
+
+	Architecture string // config.json's model_type
+	Compiled     bool   // the graph is ours; false if the folder's own is taken
+	Layers       int    // 0 where a foreign graph's config.json doesn't say; so with the next two
+	Hidden       int
+	Heads        int
+	VocabSize    int // token ids must be below; 0 where a foreign graph's config.json doesn't say
+
+	Pooling   Pooling // nil if a foreign graph pools by itself
+	Normalize bool    // vectors have the length 1
+	Dim       int     // of a vector
+	MaxTokens int     // of a text, special tokens included
+	PadID     int     // for the padding of rows, from the tokenizer; any id will do, padding is masked
+	Lowercase bool    // texts are lower-cased before they are tokenised; see Input
+	Prompts   Prompts
+
+	Files    []File   // that the model was made from, each with its digest
+	Warnings []string // what a person should know but nothing fails for, one line each
+
+	net            network
+	source         source
+	weightFiles    []File
+	tokenizerFiles []File
+}
+
+// A source is where the graph comes from.
+type source interface {
+	files() []string // with the weights, relative to the folder
+	tokenTypes() bool
+	write(ctx context.Context, dir string, h head) error
+}
+
+// Open reads the Hugging Face folder dir. It reads every file that the model is made from once, for the
+// digests, and none of the weights into memory. An error is one line that names the folder, the file and
+// what is wrong with it.
+func Open(dir string, o *Overrides) (*Model, error) {
+	if o == nil {
+		o = &Overrides{}
+	}
+	m, err := open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("opening model folder %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+func open(dir string, o *Overrides) (*Model, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(abs); err != nil {
+		return nil, plain(err)
+	} else if !info.IsDir() {
+		return nil, errors.New("it is not a folder")
+	}
+	// Configuration first, the gigabytes of the digests last: most mistakes are found in milliseconds.
+	d := folder(abs)
+	l, err := readLayout(d)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Dir: abs, TokenizerDir: d.path(l.transformer)}
+	c, err := m.readNetwork(d, l.transformer)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.setHead(d, l, o); err != nil {
+		return nil, err
+	}
+	if err := m.setText(d, l, c, o); err != nil {
+		return nil, err
+	}
+	return m, m.readFiles(d, l)
+}
+
+// readNetwork reads config.json and finds the weights or the graph.
+func (m *Model) readNetwork(d folder, dir string) (*config, error) {
+	name := path.Join(dir, "config.json")
+	c := new(config)
+	found, err := d.read(name, c)
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, fmt.Errorf("%s is missing: not a Hugging Face model folder", name)
+	case d.has(path.Join(dir, "adapter_config.json")):
+		return nil, fmt.Errorf("%s: adapters are not supported, merge them into the weights", path.Join(dir, "adapter_config.json"))
+	}
+	// Two kinds of refusal: what we can't compile may still come as a graph, but damage is damage.
+	net, refused := c.network()
+	var set *safetensors.Set
+	if refused != nil {
+		refused = fmt.Errorf("%s: %w", name, refused)
+	} else if set, err = safetensors.Find(d.path(dir)); errors.Is(err, fs.ErrNotExist) {
+		refused = missingWeights(d, dir)
+	} else if err != nil { // damaged weights are an error also where a graph lies beside them
+		return nil, err
+	}
+	if refused != nil {
+		net, err = m.useForeign(d, dir, c, refused)
+	} else {
+		err = m.compile(dir, net, set)
+	}
+	m.net, m.Architecture = net, c.ModelType
+	m.Layers, m.Hidden, m.Heads, m.VocabSize = net.Layers, net.Hidden, net.Heads, net.Vocab
+	return c, err
+}
+
+// missingWeights says that there are no weights that we read.
+func missingWeights(d folder, dir string) error {
+	name := path.Join(dir, safetensors.SingleFile)
+	if d.has(path.Join(dir, "pytorch_model.bin")) {
+		return fmt.Errorf("%s is missing: pytorch_model.bin is not read, convert it", name)
+	}
+	return fmt.Errorf("%s is missing", name)
+}
+
+// useForeign takes the folder's own graph, since ours was refused.
+func (m *Model) useForeign(d folder, dir string, c *config, refused error) (network, error) {
+	net := c.describe()
+	name := findForeign(d, dir)
+	if name == "" {
+		return net, fmt.Errorf("%w, and there is no onnx/model.onnx", refused)
+	}
+	g, err := openForeign(d, name, net.Hidden)
+	if err != nil {
+		return net, err
+	}
+	m.warn("%s is used as it is: %v", name, refused)
+	m.source = g
+	net.Output, net.Hidden = g.output, g.width
+	return net, nil
+}
+
+// compile takes the weights for a graph of our own.
+func (m *Model) compile(dir string, net network, set *safetensors.Set) error {
+	w, unused, err := findWeights(set, net)
+	if err != nil {
+		return err
+	}
+	// transformers drops them silently. We go on, as it does, but somebody should look: a layer too many
+	// in the file is a config.json of another model.
+	if len(unused) > 0 {
+		m.warn("%d tensors of the network are not used, the first is %s", len(unused), unused[0])
+	}
+	m.source, m.Compiled = &compiledGraph{dir: dir, net: net, weights: w, set: set}, true
+	return nil
+}
+
+// setHead decides about pooling, normalisation and with them the dimension.
+func (m *Model) setHead(d folder, l layout, o *Overrides) error {
+	m.Pooling, m.Normalize, m.Dim = l.pooling, l.normalize, m.Hidden
+	if o.Normalize != nil {
+		m.Normalize = *o.Normalize
+	}
+	// A pooled output can be normalised again without harm, but never pooled otherwise.
+	if g, ok := m.source.(*foreignGraph); ok && g.pooled {
+		if o.Pooling != nil {
+			return fmt.Errorf("%s: pooling %s can't be had, the graph pools by itself", g.name, o.Pooling)
+		}
+		m.Pooling = nil
+		return nil
+	}
+	if o.Pooling != nil {
+		if err := o.Pooling.check(); err != nil {
+			return err
+		}
+		m.Pooling = o.Pooling
+	} else if l.poolingFrom == "" {
+		m.warn("no modules.json says how token vectors become one: mean pooling is assumed")
+	}
+	if l.poolingDim != 0 && l.poolingDim != m.Hidden {
+		return fmt.Errorf("%s: made for %d dimensions, the network has %d", l.poolingFrom, l.poolingDim, m.Hidden)
+	}
+	m.Dim = m.Hidden * len(m.Pooling)
+	return nil
+}
+
+// head returns what is put behind the network.
+func (m *Model) head() head { return head{pooling: m.Pooling, normalize: m.Normalize, dim: m.Dim} }
+
+// setText decides what happens to a text before the network: prompt, case, length, padding.
+func (m *Model) setText(d folder, l layout, c *config, o *Overrides) (err error) {
+	if m.Prompts, err = readPrompts(d); err != nil {
+		return err
+	}
+	if o.QueryPrompt != nil {
+		m.Prompts.Query = *o.QueryPrompt
+	}
+	if o.DocumentPrompt != nil {
+		m.Prompts.Document = *o.DocumentPrompt
+	}
+	if l.promptExcluded && m.Prompts != (Prompts{}) {
+		return fmt.Errorf("%s: include_prompt false together with a prompt is not supported", l.poolingFrom)
+	}
+	sc, from, err := readSentence(d, l.transformer)
+	if err != nil {
+		return err
+	}
+	tc, err := readTokenizerConfig(d, l.transformer)
+	if err != nil {
+		return err
+	}
+	m.Lowercase = sc.Lowercase
+	if m.PadID, err = padID(d, l.transformer, tc.Pad); err != nil {
+		return err
+	}
+	if m.PadID < 0 {
+		m.PadID = c.pad()
+		m.warn("the tokenizer names no padding token: id %d is used", m.PadID)
+	}
+	if m.VocabSize > 0 && m.PadID >= m.VocabSize {
+		return fmt.Errorf("the tokenizer's padding id %d is outside config.json's vocab_size %d", m.PadID, m.VocabSize)
+	}
+	return m.setMaxTokens(sc, from, tc, c.usable(), o.MaxTokens)
+}
+
+// setMaxTokens takes the override, else max_seq_length, else model_max_length, and never more than there
+// are positions: one token too many would read behind the position table.
+func (m *Model) setMaxTokens(sc sentenceConfig, from string, tc tokenizerConfig, positions, override int) error {
+	// An override that can't be met is somebody's mistake and an error. A folder that promises too much is
+	// common (max_seq_length 514 of a RoBERTa) and works up to the positions there are.
+	limit := positions
+	switch {
+	case override < 0 || (positions > 0 && override > positions):
+		return fmt.Errorf("at most %d tokens were asked for, the network reads 1 to %d", override, positions)
+	case override > 0:
+		limit = override
+	case sc.MaxLength != nil:
+		limit = *sc.MaxLength
+	case tc.MaxLength != nil && *tc.MaxLength >= 1 && *tc.MaxLength < 1e9:
+		from, limit = "tokenizer_config.json", int(*tc.MaxLength)
+	}
+	if positions > 0 && limit > positions {
+		m.warn("%s allows %d tokens, the network has positions for %d", from, limit, positions)
+		limit = positions
+	}
+	if limit < 1 {
+		return errors.New("no file says how many tokens a text may have: max_seq_length, model_max_length or max_position_embeddings is needed")
+	}
+	m.MaxTokens = limit
+	return nil
+}
+
+// readFiles digests the files.
+func (m *Model) readFiles(d folder, l layout) (err error) {
+	add := func(names []string) (files []File) {
+		for _, name := range names {
+			if err != nil {
+				return nil
+			}
+			var f File
+			f, err = digest(d, name)
+			files = append(files, f)
+		}
+		m.Files = append(m.Files, files...)
+		return files
+	}
+	// The small files are digested for people who compare two folders. Of the space only their meaning is
+	// part, so that a comment in config.json makes no new one.
+	names := []string{path.Join(l.transformer, "config.json")}
+	for _, name := range []string{"modules.json", l.poolingFrom, "config_sentence_transformers.json"} {
+		if name != "" && d.has(name) {
+			names = append(names, name)
+		}
+	}
+	add(names)
+	tokenizer, err2 := tokenizerFiles(d, l.transformer)
+	if err2 != nil {
+		return err2
+	}
+	m.tokenizerFiles = add(tokenizer)
+	m.weightFiles = add(m.source.files())
+	return err
+}
+
+func (m *Model) warn(format string, args ...any) {
+	m.Warnings = append(m.Warnings, fmt.Sprintf(format, args...))
+}

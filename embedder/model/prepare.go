@@ -1,0 +1,185 @@
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+const (
+	manifestFile = "manifest.json"
+
+	// layoutVersion is raised whenever the files of a prepared folder change while the vectors don't.
+	layoutVersion = 1
+)
+
+// Prepared is a folder with a graph that is ready to load.
+type Prepared struct {
+	Dir        string // absolute
+	Graph      string // absolute path of the graph
+	Key        string // of what was prepared; the folder's own name
+	TokenTypes bool   // the graph asks for token_type_ids
+	Reused     bool   // the folder was there already
+}
+
+// manifest is manifest.json: what a prepared folder must hold to be reused.
+type manifest struct {
+	Key   string           `json:"key"`
+	Files map[string]int64 `json:"files"` // sizes in bytes
+}
+
+// WriteGraph writes the graph to dir, which must exist: [GraphFile] and its data files beside it. After an
+// error the folder holds some of them, unfinished; use [Model.Prepare] where that matters.
+func (m *Model) WriteGraph(ctx context.Context, dir string) error {
+	for _, f := range m.weightFiles {
+		if err := f.unchanged(folder(m.Dir)); err != nil {
+			return fmt.Errorf("preparing %s: %w", m.Dir, err)
+		}
+	}
+	if err := m.source.write(ctx, dir, m.head()); err != nil {
+		return fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	return nil
+}
+
+// Prepare returns the model's folder below cacheDir/prepared, written now if it isn't there. Several
+// processes may call it at once: one writes, the others wait and share the result.
+//
+// The folder appears only when it is complete and on the disk. An error, the end of ctx included, leaves
+// nothing behind; what a killed process leaves (a folder ending in .partial) the next one removes. Other
+// rooms may put files of their own beside the graph.
+func (m *Model) Prepare(ctx context.Context, cacheDir string) (p Prepared, err error) {
+	cacheDir, err = filepath.Abs(cacheDir)
+	if err != nil {
+		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	root := filepath.Join(cacheDir, "prepared")
+	key := m.preparedKey()
+	dir := filepath.Join(root, key)
+	p = Prepared{Dir: dir, Graph: filepath.Join(dir, GraphFile), Key: key, TokenTypes: m.source.tokenTypes(), Reused: true}
+	// The usual case, without a lock: a folder has this name only if it was complete.
+	if complete(dir, key) {
+		return p, nil
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	unlock, err := lock(ctx, dir+".lock")
+	if err != nil {
+		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	defer finish(&err, unlock)
+	if complete(dir, key) { // somebody else wrote it while we waited
+		return p, nil
+	}
+	if err := m.writePrepared(ctx, dir, key); err != nil {
+		return Prepared{}, err
+	}
+	p.Reused = false
+	return p, nil
+}
+
+// writePrepared writes the folder under another name and renames it when it is complete.
+func (m *Model) writePrepared(ctx context.Context, dir, key string) (err error) {
+	partial := dir + ".partial"
+	if err := os.RemoveAll(partial); err != nil {
+		return fmt.Errorf("removing what an earlier run left: %w", err)
+	}
+	if err := os.Mkdir(partial, 0o755); err != nil {
+		return fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(partial)
+		}
+	}()
+	if err := m.WriteGraph(ctx, partial); err != nil {
+		return err
+	}
+	// The manifest names every file, so a folder that lost one later is noticed and made anew.
+	if err := writeManifest(partial, key); err != nil {
+		return fmt.Errorf("writing %s: %w", manifestFile, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	if err := os.RemoveAll(dir); err != nil { // damaged, or it would have been reused
+		return fmt.Errorf("replacing a damaged folder: %w", err)
+	}
+	if err := os.Rename(partial, dir); err != nil {
+		return fmt.Errorf("preparing %s: %w", m.Dir, err)
+	}
+	// Without this the rename itself may be lost in a power cut, which only costs writing it again.
+	return syncDir(filepath.Dir(dir))
+}
+
+// writeManifest records the files of dir.
+func writeManifest(dir, key string) error {
+	m := manifest{Key: key, Files: make(map[string]int64)}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		m.Files[filepath.ToSlash(name)] = info.Size()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	raw, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(filepath.Join(dir, manifestFile), append(raw, '\n')); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// complete reports whether dir holds what its manifest says, by size: the content was on the disk before
+// the folder got its name, and reading it again would take as long as writing it.
+func complete(dir, key string) bool {
+	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	if err != nil {
+		return false
+	}
+	var m manifest
+	if json.Unmarshal(raw, &m) != nil || m.Key != key || len(m.Files) == 0 {
+		return false
+	}
+	for name, size := range m.Files {
+		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil || info.Size() != size {
+			return false
+		}
+	}
+	return true
+}
+
+// preparedKey is the hex SHA-256, cut to 32 digits, of everything that changes the files.
+func (m *Model) preparedKey() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "embedfleet-prepared %d\nmaths %d\nweights %s\nnetwork %s\npooling %s\nnormalized %t\n",
+		layoutVersion, mathsVersion, together(m.weightFiles), m.net, m.Pooling, m.Normalize))
+	return hex.EncodeToString(sum[:])[:32]
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	finish(&err, f.Close)
+	return err
+}
