@@ -1,0 +1,282 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Limits say how many callers a [Manager] lets in and how long things may take. They can be changed while
+// it runs. A caller's own deadline wins over a longer timeout.
+type Limits struct {
+	// MaxAccess is how many callers may be inside at once. Callers are texts, and batches are made of the
+	// texts inside, so it is the ceiling of how well lengths can be sorted. 0 means 512.
+	MaxAccess int
+	// MaxWaiting bounds the callers who wait to get in. 0 means 1,024.
+	MaxWaiting int
+	// AccessTimeout bounds the wait for access once the model is ready. 0 means 30 s.
+	AccessTimeout time.Duration
+	// WaitTimeout bounds the wait for the model to become ready. 0 means 300 s.
+	WaitTimeout time.Duration
+	// LoadTimeout bounds a load. 0 means 300 s.
+	LoadTimeout time.Duration
+}
+
+// Bounds of the limits. They are wide: they stop slips of the keyboard, not opinions.
+const (
+	maxCallers = 1 << 20
+	minTimeout = time.Millisecond
+	maxTimeout = 24 * time.Hour
+)
+
+func (l Limits) withDefaults() Limits {
+	setInt := func(v *int, value int) {
+		if *v == 0 {
+			*v = value
+		}
+	}
+	setTime := func(v *time.Duration, value time.Duration) {
+		if *v == 0 {
+			*v = value
+		}
+	}
+	setInt(&l.MaxAccess, 512)
+	setInt(&l.MaxWaiting, 1024)
+	setTime(&l.AccessTimeout, 30*time.Second)
+	setTime(&l.WaitTimeout, 300*time.Second)
+	setTime(&l.LoadTimeout, 300*time.Second)
+	return l
+}
+
+// validate lists every limit that is out of bounds.
+func (l Limits) validate() error {
+	var errs []error
+	count := func(what string, v int) {
+		if v < 1 || v > maxCallers {
+			errs = append(errs, fmt.Errorf("%s %d, want 1 to %d", what, v, maxCallers))
+		}
+	}
+	duration := func(what string, d time.Duration) {
+		if d < minTimeout || d > maxTimeout {
+			errs = append(errs, fmt.Errorf("%s %v, want %v to %v", what, d, minTimeout, maxTimeout))
+		}
+	}
+	count("max access", l.MaxAccess)
+	count("max waiting", l.MaxWaiting)
+	duration("access timeout", l.AccessTimeout)
+	duration("wait timeout", l.WaitTimeout)
+	duration("load timeout", l.LoadTimeout)
+	return errors.Join(errs...)
+}
+
+// A TimeoutError says which timeout of [Limits] ended a wait. Those of access and wait unwrap to
+// [ErrOverloaded], the one of access by way of an [OverloadError]; the one of load to
+// context.DeadlineExceeded.
+type TimeoutError struct {
+	What  string        // "access", "wait" or "load"
+	After time.Duration // the timeout
+	Err   error
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("%s timeout ended after %v: %v", e.What, e.After, e.Err)
+}
+
+func (e *TimeoutError) Unwrap() error { return e.Err }
+
+// A door is the admission of callers: those inside are counted, the others wait in a line. Its methods need
+// the manager's lock.
+type door struct {
+	limits Limits
+	ready  chan struct{} // closed while the model is ready
+	inside int
+	peak   int
+	line   []*waiter // in order of arrival
+}
+
+// A waiter is a caller in the line.
+type waiter struct {
+	let chan error // gets nil when it is let in, or why it never will be; holds one
+}
+
+// open lets callers in from now on.
+func (d *door) open() {
+	close(d.ready)
+	d.admit()
+}
+
+// admit lets in those at the head of the line for whom there is room.
+func (d *door) admit() {
+	for len(d.line) > 0 && d.inside < d.limits.MaxAccess && d.isOpen() {
+		d.line[0].let <- nil
+		d.line = d.line[1:]
+		d.count()
+	}
+}
+
+func (d *door) isOpen() bool {
+	select {
+	case <-d.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// count counts one more caller inside.
+func (d *door) count() {
+	d.inside++
+	d.peak = max(d.peak, d.inside)
+}
+
+// remove takes a waiter out of the line. It reports false if it is not there: its answer is on the way.
+func (d *door) remove(w *waiter) bool {
+	for i := range d.line {
+		if d.line[i] == w {
+			d.line = append(d.line[:i:i], d.line[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// enter lets a caller in, at once or in its turn, and returns the engine to use until exit.
+func (m *Manager) enter(ctx context.Context) (*Engine, error) {
+	w, err := m.arrive(ctx)
+	if err == nil && w != nil {
+		err = m.wait(ctx, w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.engine, nil
+}
+
+// arrive lets a caller in if nobody is before it and there is room, and returns nil; or gives it a place in
+// the line; or sends it away.
+//
+// Whoever takes a caller's place away, here and below, counts its outcome under the same lock: a caller is
+// at every moment inside, in the line or among the outcomes.
+func (m *Manager) arrive(ctx context.Context) (*waiter, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.Calls++
+	m.counts.LastCall = time.Now()
+	w, err := m.placeLocked(ctx)
+	if err != nil {
+		m.counts.count(ctx, err)
+	}
+	return w, err
+}
+
+func (m *Manager) placeLocked(ctx context.Context) (*waiter, error) {
+	d := &m.door
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case m.state == Closed:
+		return nil, ErrClosed
+	case m.state == Failed:
+		return nil, fmt.Errorf("the model is not loaded: %w", m.loadErr)
+	case m.state == Ready && len(d.line) == 0 && d.inside < d.limits.MaxAccess:
+		d.count()
+		return nil, nil
+	case len(d.line) >= d.limits.MaxWaiting:
+		return nil, &OverloadError{What: "callers waiting", Count: len(d.line), Limit: d.limits.MaxWaiting, RetryAfter: m.backlogLocked()}
+	}
+	w := &waiter{let: make(chan error, 1)}
+	d.line = append(d.line, w)
+	return w, nil
+}
+
+// wait waits in the line, first for the model to be ready, then for access, each as long as its timeout.
+func (m *Manager) wait(ctx context.Context, w *waiter) error {
+	m.mu.Lock()
+	ready, limits := m.door.ready, m.door.limits
+	m.mu.Unlock()
+	what, timeout := "wait", limits.WaitTimeout
+	for {
+		timer := time.NewTimer(timeout)
+		select {
+		case err := <-w.let:
+			timer.Stop()
+			return err
+		case <-ready:
+			timer.Stop()
+			ready, what, timeout = nil, "access", limits.AccessTimeout
+		case <-timer.C:
+			return m.giveUp(ctx, w, func() error { return m.timedOutLocked(what, timeout) })
+		case <-ctx.Done():
+			timer.Stop()
+			return m.giveUp(ctx, w, func() error { return fmt.Errorf("waiting for the model: %w", context.Cause(ctx)) })
+		}
+	}
+}
+
+// refuseLocked sends everybody in the line away.
+func (m *Manager) refuseLocked(err error) {
+	for _, w := range m.door.line {
+		w.let <- err
+		m.counts.count(context.Background(), err)
+	}
+	m.door.line = nil
+}
+
+// giveUp leaves the line with the error that reason makes under the lock, unless the answer has come
+// meanwhile: a place that was given must not be lost.
+func (m *Manager) giveUp(ctx context.Context, w *waiter, reasonLocked func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.door.remove(w) {
+		return <-w.let
+	}
+	err := reasonLocked()
+	m.counts.count(ctx, err)
+	return err
+}
+
+func (m *Manager) timedOutLocked(what string, timeout time.Duration) error {
+	e := &TimeoutError{What: what, After: timeout, Err: ErrOverloaded}
+	if what == "access" {
+		e.Err = &OverloadError{
+			What: fmt.Sprintf("callers inside and %d more waiting", len(m.door.line)), Count: m.door.inside,
+			Limit: m.door.limits.MaxAccess, RetryAfter: m.backlogLocked(),
+		}
+	}
+	return e
+}
+
+// backlogLocked estimates when there is likely to be room.
+func (m *Manager) backlogLocked() time.Duration {
+	if m.engine == nil {
+		return 0
+	}
+	return m.engine.Stats().Backlog
+}
+
+// exit counts a caller out and its outcome, and lets the next one in.
+func (m *Manager) exit(ctx context.Context, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.door.inside--
+	m.counts.count(ctx, err)
+	m.door.admit()
+}
+
+// SetLimits changes the limits at once; zero fields mean the defaults, not "as it was". A value out of
+// bounds changes nothing and is named. Callers inside stay when MaxAccess shrinks below their number; those
+// who wait keep the timeouts under which they began.
+func (m *Manager) SetLimits(l Limits) error {
+	l = l.withDefaults()
+	if err := l.validate(); err != nil {
+		return fmt.Errorf("setting limits: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.door.limits = l
+	m.door.admit()
+	return nil
+}

@@ -1,0 +1,106 @@
+package embedtest_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/embedfleet/embedfleet/embedder"
+	"github.com/embedfleet/embedfleet/embedder/embedtest"
+	"github.com/embedfleet/embedfleet/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
+
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	m := embedtest.NewModel(64)
+	for _, text := range []string{"a", "Hello, world", "삼성전자 3분기 실적", "\U0010FFFF mixed with 1", "ＦＵＬＬ"} {
+		ids, truncated := embedtest.Tokenizer{}.Encode(nil, text, 64)
+		vs, err := m.Run(t.Context(), embedder.Batch{Rows: [][]int32{ids}})
+		if err != nil || truncated {
+			t.Fatalf("%q: truncated %t, %v", text, truncated, err)
+		}
+		if err := vs[0].Check(m.Dim(), true); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		if got := embedtest.Quote(vs[0]); got != text {
+			t.Errorf("Quote = %q, want %q", got, text)
+		}
+	}
+	if got := embedtest.Quote(nil); got != "" {
+		t.Errorf("Quote of nothing = %q", got)
+	}
+}
+
+func TestTokenizerCuts(t *testing.T) {
+	t.Parallel()
+	ids, truncated := embedtest.Tokenizer{}.Encode(nil, " abcdef ", 5)
+	if got := embedtest.Text(ids); got != "abc" || !truncated || len(ids) != 5 {
+		t.Errorf("%d tokens of %q, truncated %t; want 5 of abc, true", len(ids), got, truncated)
+	}
+}
+
+func TestModelCloses(t *testing.T) {
+	t.Parallel()
+	m := embedtest.NewModel(8)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err == nil {
+		t.Error("closing twice was no error")
+	}
+	if _, err := m.Run(t.Context(), embedder.Batch{Rows: [][]int32{{1}}}); !errors.Is(err, embedder.ErrClosed) {
+		t.Errorf("a run after Close: %v", err)
+	}
+}
+
+func TestFaulty(t *testing.T) {
+	t.Parallel()
+	f := embedtest.NewFaulty(embedtest.NewModel(8))
+	broken := errors.New("broken")
+	f.FailOn(2, broken)
+	entered, release := f.BlockOn(3)
+	f.BlockOn(4)
+	b := embedder.Batch{Rows: [][]int32{{1, 2}}}
+	if _, err := f.Run(t.Context(), b); err != nil {
+		t.Errorf("run 1: %v", err)
+	}
+	if _, err := f.Run(t.Context(), b); !errors.Is(err, broken) {
+		t.Errorf("run 2: %v, want the fault", err)
+	}
+	go func() { <-entered; release() }()
+	if _, err := f.Run(t.Context(), b); err != nil {
+		t.Errorf("run 3: %v, want it to go on", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Run(ctx, b); !errors.Is(err, context.Canceled) {
+		t.Errorf("run 4: %v, want the end of its context", err)
+	}
+}
+
+func TestEmbedder(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("refused")
+	e := &embedtest.Embedder{Errors: map[string]error{"poison": refused}}
+	text := "one\n\ntwo\n\n"
+	chunks, err := e.EmbedDocument(t.Context(), text)
+	if err != nil || len(chunks) != 2 {
+		t.Fatalf("%d chunks, %v; want 2", len(chunks), err)
+	}
+	for i, want := range []string{"one", "two"} {
+		if got := embedtest.Quote(chunks[i].Vector); got != want {
+			t.Errorf("chunk %d is %q, want %q", i, got, want)
+		}
+	}
+	if got := text[chunks[1].Start:chunks[1].End]; got != "two\n\n" {
+		t.Errorf("chunk 1 is %q of the text", got)
+	}
+	if _, err := e.EmbedQuery(t.Context(), " "); !errors.Is(err, embedder.ErrEmpty) {
+		t.Errorf("an empty query: %v", err)
+	}
+	if _, err := e.EmbedText(t.Context(), "some poison here"); !errors.Is(err, refused) {
+		t.Errorf("a poisoned text: %v", err)
+	}
+}

@@ -1,0 +1,83 @@
+package embedder
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// A window is a stretch of a text with its row of ids.
+type window struct {
+	start, end int // bytes of the text, prompt not counted
+	ids        []int32
+	truncated  bool
+}
+
+func (w window) embedding(v vector.Vector) vector.Embedding {
+	return vector.Embedding{Vector: v, Tokens: len(w.ids), Truncated: w.truncated}
+}
+
+// An encoder makes rows from texts under one prompt.
+type encoder struct {
+	tok       Tokenizer
+	prompt    string
+	max       int // tokens of a row
+	lowercase bool
+	special   int // tokens of an empty text
+	bare      int // tokens of the prompt alone, special ones included
+}
+
+// newEncoder measures the prompt. It refuses one that leaves no room for a text.
+func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
+	enc := encoder{tok: tok, prompt: prompt, max: set.MaxTokens, lowercase: set.Lowercase}
+	enc.special = enc.count("")
+	// A space at the prompt's end belongs to the text's first token where there is a text.
+	enc.bare = enc.count(strings.TrimRight(prompt, " "))
+	if enc.bare >= enc.max {
+		return encoder{}, fmt.Errorf("prompt %q and the special tokens take %d tokens of %d, no room for a text", prompt, enc.bare, enc.max)
+	}
+	return enc, nil
+}
+
+// tokens encodes text without the prompt, up to the row's limit.
+func (enc encoder) tokens(dst []int32, text string) ([]int32, bool) {
+	if enc.lowercase {
+		text = lower(text)
+	}
+	return enc.tok.Encode(dst, text, enc.max)
+}
+
+// count returns the tokens of text without the prompt, special ones included, at most the row's limit.
+func (enc encoder) count(text string) int {
+	ids, _ := enc.tokens(nil, text)
+	return len(ids)
+}
+
+// countAll is count without a limit.
+func (enc encoder) countAll(text string) int {
+	enc.max = math.MaxInt32
+	return enc.count(text)
+}
+
+// whole makes the row of a text, cut at the row's limit. A text of which nothing would reach the model but
+// special tokens and prompt is [ErrEmpty]: white space, control characters, nothing.
+func (enc encoder) whole(text string) (window, error) {
+	if strings.TrimSpace(text) == "" {
+		return window{}, ErrEmpty
+	}
+	ids, truncated := enc.tokens(nil, enc.prompt+text)
+	// One token more than the prompt may still be the space between the two.
+	if len(ids) <= enc.bare+1 && enc.count(text) <= enc.special {
+		return window{}, ErrEmpty
+	}
+	return window{end: len(text), ids: ids, truncated: truncated}, nil
+}
+
+// lower lower-cases rune by rune, as Hugging Face's Lowercase normaliser does, which is what
+// sentence-transformers 6.2 uses for do_lower_case: no rule looks at a rune's neighbours (a final sigma
+// becomes a common one), and a capital I with a dot becomes two runes.
+func lower(s string) string {
+	return strings.ToLower(strings.ReplaceAll(s, "İ", "i\u0307"))
+}

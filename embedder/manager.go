@@ -1,0 +1,311 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// A State is what a [Manager] is doing.
+type State string
+
+// The states. Idle becomes Loading by Load; Loading becomes Ready, Failed, or Idle again when the load is
+// cancelled; Failed becomes Loading by another Load. Closed is the end of each.
+const (
+	Idle    State = "idle"
+	Loading State = "loading"
+	Ready   State = "ready"
+	Failed  State = "failed"
+	Closed  State = "closed"
+)
+
+// ErrLoadCancelled is what those who wait for a load get when [Manager.CancelLoad] ends it.
+var ErrLoadCancelled = errors.New("loading the model was cancelled")
+
+// A Loader loads the model on a device and returns its engine. It should give up when ctx ends; where it
+// can't, it may return late, and what it returns then is closed unseen. On an error nothing of the attempt
+// may be left: the next device's attempt begins when this one has returned, and two models at once are
+// what a Manager is there to prevent.
+type Loader func(ctx context.Context, device string) (*Engine, error)
+
+// A Slot is a place for one manager. A process has one, which managers take unless told otherwise; tests
+// that run several workers in one process give each a Slot of its own.
+type Slot struct{ taken atomic.Bool }
+
+// process is the process's slot. A second model in a process is a second copy of gigabytes of weights,
+// whoever asks for it and from where, so the guard can't be a value that somebody passes around.
+var process Slot
+
+// ManagerOptions are a manager's choices. The zero value and nil mean the defaults named at each field.
+type ManagerOptions struct {
+	Limits      Limits       // of callers and time; see there
+	Devices     []string     // tried in order until one serves; nil means "cpu" alone
+	Environment io.Closer    // closed after the engine, as the runtime that the model needs; nil means none
+	Slot        *Slot        // nil means the process's own
+	Logger      *slog.Logger // nil discards
+}
+
+// A Manager guards one model: it is loaded once, eagerly, by whoever owns the process, and never because a
+// text arrived; callers who come before it is ready wait in order; at most so many are inside at once.
+// It is safe for concurrent use.
+type Manager struct {
+	load    Loader
+	devices []string
+	env     io.Closer
+	slot    *Slot
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	state   State
+	since   time.Time
+	loading *loading // while a load is under way, cancelled or not
+	loadErr error    // why the state is Failed
+	engine  *Engine  // while Ready, and while Closed until it is freed
+	device  string
+	door    door
+	counts  Counts
+	closed  chan struct{} // made by the first Close, closed at its end
+	err     error         // of the first Close
+}
+
+// loading is a load under way.
+type loading struct {
+	cancel    context.CancelCauseFunc
+	cancelled bool          // its result will be discarded
+	done      chan struct{} // closed when the loader has returned and its result is dealt with
+	err       error         // readable after done
+}
+
+// NewManager returns an idle manager. It is an error if the slot is taken by one that is not closed.
+func NewManager(load Loader, options *ManagerOptions) (*Manager, error) {
+	var o ManagerOptions
+	if options != nil {
+		o = *options
+	}
+	limits := o.Limits.withDefaults()
+	if err := limits.validate(); err != nil {
+		return nil, fmt.Errorf("manager options: %w", err)
+	}
+	if len(o.Devices) == 0 {
+		o.Devices = []string{"cpu"}
+	}
+	if o.Slot == nil {
+		o.Slot = &process
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if !o.Slot.taken.CompareAndSwap(false, true) {
+		return nil, errors.New("this process has a model manager already: one model per process")
+	}
+	return &Manager{
+		load: load, devices: o.Devices, env: o.Environment, slot: o.Slot, log: o.Logger,
+		state: Idle, since: time.Now(), door: door{limits: limits, ready: make(chan struct{})},
+	}, nil
+}
+
+// Load loads the model and returns when it is ready, or with the reason why it is not: the loader's error,
+// a [TimeoutError] of the load, [ErrLoadCancelled], [ErrClosed]. There is one load at a time: a call during
+// a load joins it, a call when the model is ready returns nil. If ctx ends, Load returns its cause and the
+// load goes on; [Manager.CancelLoad] ends it.
+func (m *Manager) Load(ctx context.Context) error {
+	for {
+		l, joined, err := m.beginLoad()
+		if l == nil {
+			return err
+		}
+		select {
+		case <-l.done:
+			if joined && errors.Is(l.err, ErrLoadCancelled) {
+				continue // cancelled before this call came: a new load may start now
+			}
+			return l.err
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the model to load: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// beginLoad returns the load to wait for, nil if there is none: the model is ready, or err says why not.
+// Stale says that the load was cancelled before.
+func (m *Manager) beginLoad() (l *loading, stale bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.state == Closed:
+		return nil, false, ErrClosed
+	case m.state == Ready:
+		return nil, false, nil
+	case m.loading != nil:
+		return m.loading, m.loading.cancelled, nil
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	l = &loading{cancel: cancel, done: make(chan struct{})}
+	m.loading, m.loadErr = l, nil
+	m.enterLocked(Loading)
+	m.counts.Loads++
+	go m.runLoad(ctx, l, m.door.limits.LoadTimeout)
+	return l, false, nil
+}
+
+// runLoad is the goroutine of a load.
+func (m *Manager) runLoad(ctx context.Context, l *loading, timeout time.Duration) {
+	defer l.cancel(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, timeout, &TimeoutError{What: "load", After: timeout, Err: context.DeadlineExceeded})
+	defer stop()
+	start := time.Now()
+	m.log.Info("loading the model at start-up", "devices", m.devices)
+	engine, device, err := m.tryDevices(ctx)
+	m.endLoad(l, engine, device, err, time.Since(start))
+}
+
+// tryDevices loads on the first device that serves.
+func (m *Manager) tryDevices(ctx context.Context) (*Engine, string, error) {
+	var errs []error
+	for _, device := range m.devices {
+		engine, err := m.load(ctx, device)
+		if ctx.Err() != nil {
+			if err == nil {
+				err = engine.Close(context.Background()) // it came too late
+			}
+			return nil, "", errors.Join(context.Cause(ctx), err)
+		}
+		if err == nil {
+			return engine, device, nil
+		}
+		m.log.Warn("device does not serve", "device", device, "err", err)
+		errs = append(errs, fmt.Errorf("loading on %s: %w", device, err))
+	}
+	return nil, "", errors.Join(errs...)
+}
+
+// endLoad makes the outcome of a load the manager's state.
+func (m *Manager) endLoad(l *loading, engine *Engine, device string, err error, took time.Duration) {
+	if late := m.settleLoad(l, engine, device, err, took); late {
+		// Cancelled or closed in the moment between: nobody has seen the engine, and nobody will.
+		l.err = errors.Join(l.err, engine.Close(context.Background()))
+	}
+	close(l.done)
+}
+
+func (m *Manager) settleLoad(l *loading, engine *Engine, device string, err error, took time.Duration) (late bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.loading = nil
+	m.counts.LoadTime = took
+	switch {
+	case m.state == Closed:
+		l.err = ErrClosed
+		return err == nil
+	case l.cancelled:
+		l.err = ErrLoadCancelled
+		m.enterLocked(Idle)
+		return err == nil
+	case err != nil:
+		l.err, m.loadErr = err, err
+		m.enterLocked(Failed)
+		m.refuseLocked(err)
+		m.log.Error("model not loaded", "dur", took, "err", err)
+	default:
+		m.engine, m.device = engine, device
+		m.enterLocked(Ready)
+		m.door.open()
+		m.log.Info("model ready, serving", "device", device, "space", engine.Settings().Space.Short(), "dur", took)
+	}
+	return false
+}
+
+func (m *Manager) enterLocked(s State) { m.state, m.since = s, time.Now() }
+
+// CancelLoad ends a load under way: those who wait for it get [ErrLoadCancelled] at once, and the manager is
+// idle when the loader has returned. It reports false if there was nothing to cancel.
+func (m *Manager) CancelLoad() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.loading == nil || m.loading.cancelled {
+		return false
+	}
+	m.loading.cancelled = true
+	m.loading.cancel(ErrLoadCancelled)
+	m.refuseLocked(ErrLoadCancelled)
+	return true
+}
+
+// EmbedDocument is [Engine.EmbedDocument] behind the door. Further errors, of it and of the two below: a
+// [TimeoutError] of the wait for the load or for access, an [OverloadError] at once if too many wait
+// already, the load's error if it failed.
+func (m *Manager) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
+	return within(ctx, m, func(e *Engine) ([]vector.Chunk, error) { return e.EmbedDocument(ctx, text) })
+}
+
+// EmbedQuery is [Engine.EmbedQuery] behind the door.
+func (m *Manager) EmbedQuery(ctx context.Context, text string) (vector.Embedding, error) {
+	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedQuery(ctx, text) })
+}
+
+// EmbedText is [Engine.EmbedText] behind the door.
+func (m *Manager) EmbedText(ctx context.Context, text string) (vector.Embedding, error) {
+	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedText(ctx, text) })
+}
+
+// within lets a caller in, runs f and counts its outcome.
+func within[T any](ctx context.Context, m *Manager, f func(*Engine) (T, error)) (T, error) {
+	engine, err := m.enter(ctx)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	v, err := f(engine)
+	m.exit(ctx, err)
+	return v, err
+}
+
+// Close refuses new callers and those who wait, cancels a load under way, and lets the callers inside
+// finish until ctx ends; then running batches are terminated. When the last native call and the loader have
+// returned, it frees the engine with its model, then the environment, then the slot. Calling it again waits
+// for the first and returns the same.
+func (m *Manager) Close(ctx context.Context) error {
+	l, first := m.shut()
+	if !first {
+		<-m.closed
+		return m.err
+	}
+	if l != nil {
+		<-l.done // what it loads would outlive the environment
+	}
+	var errs []error
+	if m.engine != nil {
+		errs = append(errs, m.engine.Close(ctx))
+	}
+	if m.env != nil {
+		errs = append(errs, m.env.Close())
+	}
+	m.err = errors.Join(errs...)
+	m.slot.taken.Store(false)
+	m.log.Info("model closed", "err", m.err)
+	close(m.closed)
+	return m.err
+}
+
+// shut enters the state Closed. It returns the load to wait for, and false if it was closed before.
+func (m *Manager) shut() (l *loading, first bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state == Closed {
+		return nil, false
+	}
+	m.closed = make(chan struct{})
+	m.enterLocked(Closed)
+	m.refuseLocked(ErrClosed)
+	if m.loading != nil {
+		m.loading.cancel(ErrClosed)
+	}
+	return m.loading, true
+}

@@ -1,0 +1,191 @@
+package onnx
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/embedfleet/embedfleet/embedder"
+)
+
+// prepare writes the prepared form of the slow graph, which has weights to prepack.
+func prepare(t testing.TB) Prepared {
+	t.Helper()
+	rt := start(t)
+	p := Prepared{Dir: filepath.Join(t.TempDir(), rt.Key()), Source: "the slow graph"}
+	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestPrepack(t *testing.T) {
+	t.Parallel()
+	rt, p := start(t), prepare(t)
+	if err := rt.Verify(p); err != nil {
+		t.Fatal(err)
+	}
+	opts := slow
+	opts.Prepared = p
+	prepared, plain := open(t, "slow.onnx", opts), open(t, "slow.onnx", slow)
+	if !prepared.Prepared() || plain.Prepared() {
+		t.Errorf("prepared: %t and %t, want true and false", prepared.Prepared(), plain.Prepared())
+	}
+	b := embedder.Batch{Rows: [][]int32{{1, 2, 3}, {4}}}
+	got, err1 := prepared.Run(t.Context(), b)
+	want, err2 := plain.Run(t.Context(), b)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		if !near(got[i], want[i]) {
+			t.Errorf("row %d: prepared and plain graph differ: %v and %v", i, got[i][:4], want[i][:4])
+		}
+	}
+}
+
+// TestPrepackOnce lets several prepare the same folder; only one writes it.
+func TestPrepackOnce(t *testing.T) {
+	t.Parallel()
+	rt := start(t)
+	p := Prepared{Dir: filepath.Join(t.TempDir(), "new", "folder"), Source: "x"}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	before, err := os.Stat(p.graph())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(p.graph())
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("a valid folder was written again, %v", err)
+	}
+	if _, err := os.Stat(p.Dir + ".partial"); !os.IsNotExist(err) {
+		t.Errorf("the partial folder: %v, want it gone", err)
+	}
+}
+
+// TestPreparedRefused spoils a folder in every way there is. It must not be loaded, the plain graph serves
+// instead, and preparing again repairs it.
+func TestPreparedRefused(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		spoil func(t *testing.T, dir string) error
+		want  string
+	}{
+		{"absent", func(t *testing.T, dir string) error { return os.RemoveAll(dir) }, "no such file"},
+		{"no weights", func(t *testing.T, dir string) error { return os.Remove(filepath.Join(dir, dataName)) }, "no such file"},
+		{"truncated", func(t *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, dataName), 1000) }, "1000 bytes"},
+		{"a flipped bit", flipBit, "not the file that was written"},
+		{"another runtime", edit(func(m *manifest) { m.Runtime = "1.20.0" }), `made for onnx runtime "1.20.0"`},
+		{"another processor", edit(func(m *manifest) { m.CPU = "amd64" }), `made for processor "amd64"`},
+		{"another source", edit(func(m *manifest) { m.Source = "y" }), `made for source "y"`},
+		{"another format", edit(func(m *manifest) { m.Format = 99 }), `made for format "99"`},
+		{"a file outside", edit(func(m *manifest) { m.Files["../x"] = fileInfo{} }), "outside the folder"},
+		{"a file not listed", edit(func(m *manifest) { delete(m.Files, dataName) }), "not in its manifest"},
+		{"a broken manifest", func(t *testing.T, dir string) error {
+			return os.Truncate(filepath.Join(dir, manifestName), 20)
+		}, manifestName},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			rt, p := start(t), prepare(t)
+			if err := tt.spoil(t, p.Dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := rt.Verify(p); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Verify = %v, want an error that says %q", err, tt.want)
+			}
+			opts := slow
+			opts.Prepared = p
+			if s := open(t, "slow.onnx", opts); s.Prepared() {
+				t.Error("the spoiled folder was loaded")
+			}
+			if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+				t.Fatal(err)
+			}
+			if err := rt.Verify(p); err != nil {
+				t.Errorf("after preparing again: %v", err)
+			}
+		})
+	}
+}
+
+// flipBit changes one bit of the weights.
+func flipBit(t *testing.T, dir string) error {
+	path := filepath.Join(dir, dataName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[len(b)/2] ^= 1
+	return os.WriteFile(path, b, 0o644)
+}
+
+// edit returns what rewrites a folder's manifest.
+func edit(change func(*manifest)) func(*testing.T, string) error {
+	return func(t *testing.T, dir string) error {
+		m, err := readManifest(dir)
+		if err != nil {
+			return err
+		}
+		change(&m)
+		b, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, manifestName), b, 0o644)
+	}
+}
+
+func TestPrepackRefuses(t *testing.T) {
+	t.Parallel()
+	rt := start(t)
+	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", Prepared{Dir: "relative"}); err == nil {
+		t.Error("a relative folder was accepted")
+	}
+	p := Prepared{Dir: filepath.Join(t.TempDir(), "x")}
+	if err := rt.Prepack(t.Context(), graphPath(t, "positions.onnx"), "", p); err == nil {
+		t.Error("a graph that can't be opened was prepared")
+	}
+	if left, _ := os.ReadDir(filepath.Dir(p.Dir)); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestPrepackWaitsForLock checks that a preparation waits for another process's, as long as its context.
+func TestPrepackWaitsForLock(t *testing.T) {
+	t.Parallel()
+	p := Prepared{Dir: filepath.Join(t.TempDir(), "x")}
+	unlock, err := lock(t.Context(), p.Dir+".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := start(t).Prepack(ctx, graphPath(t, "slow.onnx"), "", p); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("err = %v, want context.DeadlineExceeded", err)
+	}
+	left, err := os.ReadDir(filepath.Dir(p.Dir))
+	if err != nil || !slices.ContainsFunc(left, func(e os.DirEntry) bool { return e.Name() == "x.lock" }) || len(left) != 1 {
+		t.Errorf("left behind: %v, %v; want the lock only", left, err)
+	}
+}

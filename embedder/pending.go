@@ -1,0 +1,247 @@
+package embedder
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// A lane separates callers who wait at a screen from those who don't.
+type lane int
+
+const (
+	queries lane = iota
+	documents
+	lanes
+)
+
+// queryShare is how many query batches in a row a common runner takes while documents wait. It bounds how
+// much a flood of queries can slow documents: they keep at least one batch in queryShare+1.
+const queryShare = 4
+
+// A call is what one caller waits for: one or more rows. Its fields are guarded by the engine's lock,
+// except that vectors and err may be read freely after done is closed.
+type call struct {
+	lane    lane
+	entries []*entry
+	vectors []vector.Vector // by row
+	left    int             // rows without a vector
+	err     error
+	over    bool // answered, or its caller has left: no row of it is worth running
+	done    chan struct{}
+}
+
+// An entry is one row on its way through the pending set and a batch.
+type entry struct {
+	ids   []int32
+	call  *call
+	row   int // index in the call
+	since time.Time
+	batch *batch // the batch it is being run in, nil otherwise
+}
+
+// newCall makes a call of rows that arrived at now.
+func newCall(l lane, rows [][]int32, now time.Time) *call {
+	c := &call{
+		lane:    l,
+		entries: make([]*entry, len(rows)),
+		vectors: make([]vector.Vector, len(rows)),
+		left:    len(rows),
+		done:    make(chan struct{}),
+	}
+	for i, ids := range rows {
+		c.entries[i] = &entry{ids: ids, call: c, row: i, since: now}
+	}
+	return c
+}
+
+// finish ends a call with err, nil meaning that all vectors are there. Only the first end counts.
+func (c *call) finish(err error) {
+	if c.over {
+		return
+	}
+	c.over, c.err = true, err
+	close(c.done)
+}
+
+// callCost is what a batch costs beside its tokens, in tokens: the time to read the weights once and to
+// cross into native code. It is the ratio of a core's arithmetic to its share of the memory's bandwidth, so
+// it hardly depends on the model; 15 to 20 were measured.
+const callCost = 16
+
+// minShare is the smallest batch, in tokens, into which a generation is divided to occupy every runner.
+// Smaller ones lose more to callCost than a second core brings.
+const minShare = 64
+
+// limits bound a batch.
+type limits struct {
+	tokens int // rows times longest row; a longer row is a batch of its own
+	texts  int // rows
+}
+
+// share returns the limits under which a generation of so many tokens makes work for all runners.
+func (l limits) share(tokens, runners int) limits {
+	l.tokens = min(l.tokens, max(minShare, (tokens+runners-1)/runners))
+	return l
+}
+
+// cut divides rows of the given lengths, sorted longest first, into batches within lim and returns the
+// number of rows of each. Of all divisions it takes one that costs least: tokens with their padding, and
+// callCost for each batch. Every further row of a batch costs as much as its first, the longest; so where
+// lengths fall steeply a new batch is cheaper, and where they are level a full one.
+func cut(lengths []int, lim limits) []int {
+	least := make([]int, len(lengths)+1) // cost of the first i rows
+	rows := make([]int, len(lengths)+1)  // in the last batch of that division
+	for i := range least[1:] {
+		least[i+1] = math.MaxInt
+	}
+	for i, longest := range lengths {
+		for n := 1; n <= min(lim.texts, len(lengths)-i) && (n == 1 || n*longest <= lim.tokens); n++ {
+			if cost := least[i] + callCost + n*longest; cost < least[i+n] {
+				least[i+n], rows[i+n] = cost, n
+			}
+		}
+	}
+	var sizes []int
+	for i := len(lengths); i > 0; i -= rows[i] {
+		sizes = append(sizes, rows[i])
+	}
+	slices.Reverse(sizes)
+	return sizes
+}
+
+// A queue is the waiting rows of one lane: a generation being drained, and the arrivals that will be the
+// next one.
+type queue struct {
+	arriving []*entry // in order of arrival
+	current  []*entry // longest first
+	sizes    []int    // of the batches that current is divided into
+}
+
+// turn makes a generation of the arrivals.
+func (q *queue) turn(lim limits, runners int) {
+	q.current, q.arriving = q.arriving, nil
+	// Stable, so that equals keep their order of arrival.
+	slices.SortStableFunc(q.current, func(a, b *entry) int { return cmp.Compare(len(b.ids), len(a.ids)) })
+	lengths := make([]int, len(q.current))
+	tokens := 0
+	for i, e := range q.current {
+		lengths[i] = len(e.ids)
+		tokens += len(e.ids)
+	}
+	q.sizes = cut(lengths, lim.share(tokens, runners))
+}
+
+// next takes the next batch of the generation, without the rows whose caller has left meanwhile; it may be
+// empty.
+func (q *queue) next() []*entry {
+	n := q.sizes[0]
+	var rows []*entry
+	for i, e := range q.current[:n] {
+		if !e.call.over {
+			rows = append(rows, e)
+		}
+		q.current[i] = nil // the generation's array lives on, its rows need not
+	}
+	q.current, q.sizes = q.current[n:], q.sizes[1:]
+	return rows
+}
+
+// pending is everything that waits for a runner.
+type pending struct {
+	lim     limits
+	runners int
+	queues  [lanes]queue
+	texts   int // rows waiting, those of callers who left included until their turn comes
+	tokens  int
+	streak  int // query batches since the last document batch, while documents waited
+}
+
+// add appends the rows of a call.
+func (p *pending) add(c *call) {
+	q := &p.queues[c.lane]
+	q.arriving = append(q.arriving, c.entries...)
+	for _, e := range c.entries {
+		p.texts++
+		p.tokens += len(e.ids)
+	}
+}
+
+// next takes a batch for a runner, nil if there is none for it. A common runner prefers queries, but not
+// more than queryShare times in a row.
+func (p *pending) next(onlyQueries bool) []*entry {
+	if onlyQueries {
+		return p.take(queries)
+	}
+	first, second := queries, documents
+	if p.streak >= queryShare {
+		first, second = documents, queries
+	}
+	for _, l := range []lane{first, second} {
+		if rows := p.take(l); rows != nil {
+			if l == documents || p.waiting(documents) == 0 {
+				p.streak = 0
+			} else {
+				p.streak++
+			}
+			return rows
+		}
+	}
+	return nil
+}
+
+// take takes a batch of one lane, nil if nothing waits there.
+func (p *pending) take(l lane) []*entry {
+	q := &p.queues[l]
+	for p.waiting(l) > 0 {
+		if len(q.current) == 0 {
+			q.turn(p.lim, p.runners)
+		}
+		p.forget(q.current[:q.sizes[0]])
+		if rows := q.next(); len(rows) > 0 {
+			return rows
+		}
+	}
+	return nil
+}
+
+// forget takes rows off the counts.
+func (p *pending) forget(rows []*entry) {
+	p.texts -= len(rows)
+	for _, e := range rows {
+		p.tokens -= len(e.ids)
+	}
+}
+
+// waiting counts the rows of a lane.
+func (p *pending) waiting(l lane) int {
+	return len(p.queues[l].arriving) + len(p.queues[l].current)
+}
+
+// lingering returns how much longer documents should wait for company: until the oldest has waited for
+// linger, unless they fill a batch, or a generation is under way, or a query waits.
+func (p *pending) lingering(now time.Time, linger time.Duration) time.Duration {
+	q := &p.queues[documents]
+	if linger == 0 || len(q.arriving) == 0 || len(q.current) > 0 || p.waiting(queries) > 0 {
+		return 0
+	}
+	if len(q.arriving) >= p.lim.texts || p.tokens >= p.lim.tokens {
+		return 0
+	}
+	return q.arriving[0].since.Add(linger).Sub(now)
+}
+
+// refuse ends every call that has a row waiting.
+func (p *pending) refuse(err error) {
+	for l := range p.queues {
+		q := &p.queues[l]
+		for _, e := range slices.Concat(q.current, q.arriving) {
+			e.call.finish(err)
+		}
+		*q = queue{}
+	}
+	p.texts, p.tokens = 0, 0
+}

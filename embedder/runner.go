@@ -1,0 +1,158 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// errAbandoned ends a call or a batch that nobody waits for any more.
+var errAbandoned = errors.New("every caller has left")
+
+// A batch is rows inside the model. Its fields are guarded by the engine's lock.
+type batch struct {
+	entries []*entry
+	live    int // rows whose caller still waits
+	cancel  context.CancelCauseFunc
+}
+
+// run is a runner: it takes one batch after another until ctx ends.
+func (e *Engine) run(ctx context.Context, onlyQueries bool) {
+	for {
+		batchCtx, cancel := context.WithCancelCause(ctx)
+		b := e.take(ctx, onlyQueries, cancel)
+		if b == nil {
+			cancel(nil)
+			return
+		}
+		e.runBatch(batchCtx, b)
+		cancel(nil)
+	}
+}
+
+// take waits for a batch; nil means that the engine closes. When it closes, the first runner to notice
+// refuses what still waits, so that no caller hangs.
+func (e *Engine) take(ctx context.Context, onlyQueries bool, cancel context.CancelCauseFunc) *batch {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for ctx.Err() == nil {
+		if !onlyQueries {
+			if wait := e.pending.lingering(time.Now(), e.opts.Linger); wait > 0 {
+				e.waitLocked(wait)
+				continue
+			}
+		}
+		if rows := e.pending.next(onlyQueries); rows != nil {
+			b := &batch{entries: rows, live: len(rows), cancel: cancel}
+			for _, en := range rows {
+				en.batch = b
+			}
+			e.running++
+			return b
+		}
+		e.wake.Wait()
+	}
+	e.pending.refuse(context.Cause(ctx))
+	return nil
+}
+
+// waitLocked waits for a sign or for d.
+func (e *Engine) waitLocked(d time.Duration) {
+	timer := time.AfterFunc(d, func() {
+		// The lock makes sure that the waiter waits already.
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.wake.Broadcast()
+	})
+	defer timer.Stop()
+	e.wake.Wait()
+}
+
+// runBatch runs a batch and answers its callers.
+func (e *Engine) runBatch(ctx context.Context, b *batch) {
+	rows := make([][]int32, len(b.entries))
+	info := RunInfo{Query: b.entries[0].call.lane == queries, Texts: len(rows)}
+	start := time.Now()
+	for i, en := range b.entries {
+		rows[i] = en.ids
+		info.Tokens += len(en.ids)
+		info.Waited = max(info.Waited, start.Sub(en.since))
+	}
+	info.Padded = len(rows) * len(rows[0]) // longest first
+	vectors, err := e.model.Run(ctx, Batch{Rows: rows})
+	info.Took, info.Err = time.Since(start), err
+	e.log(info)
+	e.settle(b, e.answers(vectors, err, len(rows)), info)
+	e.opts.Observer.Ran(info)
+}
+
+// An answer is a row's vector or why there is none.
+type answer struct {
+	vector vector.Vector
+	err    error
+}
+
+// answers checks what the model returned for n rows: an error or a wrong count concerns every row, an
+// unusable vector only its own.
+func (e *Engine) answers(vectors []vector.Vector, err error, n int) []answer {
+	if err == nil && len(vectors) != n {
+		err = &badVectorError{fmt.Errorf("%d vectors for %d texts", len(vectors), n)}
+	}
+	as := make([]answer, n)
+	for i := range as {
+		if err != nil {
+			as[i].err = err
+			continue
+		}
+		as[i].vector = vectors[i]
+		if err := vectors[i].Check(e.model.Dim(), e.set.Unit); err != nil {
+			as[i].err = &badVectorError{err}
+		}
+	}
+	return as
+}
+
+// settle hands the answers to the callers that still wait. An error ends its call at once; rows of the same
+// call that still wait are dropped when their turn comes.
+func (e *Engine) settle(b *batch, as []answer, info RunInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running--
+	if info.Err == nil && info.Took > 0 {
+		e.learnLocked(float64(info.Padded) / info.Took.Seconds())
+	}
+	for i, en := range b.entries {
+		en.batch = nil
+		c := en.call
+		switch {
+		case c.over:
+		case as[i].err != nil:
+			c.finish(as[i].err)
+		default:
+			c.vectors[en.row] = as[i].vector
+			if c.left--; c.left == 0 {
+				c.finish(nil)
+			}
+		}
+	}
+}
+
+// learnLocked smooths the rate over the last ten batches or so.
+func (e *Engine) learnLocked(rate float64) {
+	if e.rate == 0 {
+		e.rate = rate
+	}
+	e.rate += 0.1 * (rate - e.rate)
+}
+
+func (e *Engine) log(info RunInfo) {
+	attrs := []any{"texts", info.Texts, "tokens", info.Tokens, "padded", info.Padded, "waited", info.Waited, "dur", info.Took}
+	if info.Err != nil && !errors.Is(info.Err, errAbandoned) {
+		e.opts.Logger.Warn("batch failed", append(attrs, "err", info.Err)...)
+		return
+	}
+	e.opts.Logger.Debug("batch run", attrs...)
+}
