@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"time"
 
 	"github.com/embedfleet/embedfleet/search"
@@ -71,19 +72,25 @@ type Chunk struct {
 	Vector    vector.Vector `json:"vector,omitempty"`
 }
 
-// NewDocumentAnswer returns the JSON form of rec, with its vectors only if they are wanted: they are most
-// of its size.
-func NewDocumentAnswer(rec vector.Record, vectors bool) DocumentAnswer {
+// NewDocumentAnswer returns the JSON form of rec, vectors included.
+func NewDocumentAnswer(rec vector.Record) DocumentAnswer {
 	a := DocumentAnswer{
 		Document: rec.Document, Model: rec.Model, Space: string(rec.Space), TextHash: rec.TextHash,
 		Version: rec.Version, Chunks: make([]Chunk, 0, len(rec.Chunks)),
 	}
 	for _, c := range rec.Chunks {
-		out := Chunk{Start: c.Start, End: c.End, Tokens: c.Tokens, Truncated: c.Truncated, Dim: len(c.Vector)}
-		if vectors {
-			out.Vector = c.Vector
-		}
-		a.Chunks = append(a.Chunks, out)
+		a.Chunks = append(a.Chunks, Chunk{
+			Start: c.Start, End: c.End, Tokens: c.Tokens, Truncated: c.Truncated, Dim: len(c.Vector), Vector: c.Vector,
+		})
+	}
+	return a
+}
+
+// WithoutVectors returns a without the vectors' values, which are most of its size.
+func (a DocumentAnswer) WithoutVectors() DocumentAnswer {
+	a.Chunks = slices.Clone(a.Chunks)
+	for i := range a.Chunks {
+		a.Chunks[i].Vector = nil
 	}
 	return a
 }

@@ -136,8 +136,7 @@ func (g *gateway) searchByBody(r *http.Request) (any, error) {
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&q); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			return nil, err
 		}
 		return nil, badRequest("reading the body: %v", err)
@@ -181,5 +180,9 @@ func (g *gateway) document(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewDocumentAnswer(rec, r.URL.Query().Get("vectors") == "true"), nil
+	answer := NewDocumentAnswer(rec)
+	if r.URL.Query().Get("vectors") != "true" {
+		answer = answer.WithoutVectors()
+	}
+	return answer, nil
 }

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
 // A transfer brings one file's bytes into its blob. Other processes that want the same blob wait at its lock.
@@ -40,11 +42,11 @@ func (t *transfer) run(ctx context.Context) error {
 	if t.done() {
 		return nil
 	}
-	unlock, err := lock(ctx, t.cache.lockFile(t.file.digest))
+	lock, err := t.lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Release()
 	if t.done() { // whoever held the lock has brought it
 		return nil
 	}
@@ -69,6 +71,15 @@ func (t *transfer) run(ctx context.Context) error {
 		}
 	}
 	return t.finish(name, err)
+}
+
+// lock takes the blob's lock, which is where huggingface_hub has it: both may fetch into one cache.
+func (t *transfer) lock(ctx context.Context) (*filelock.Lock, error) {
+	name := t.cache.lockFile(t.file.digest)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return nil, fmt.Errorf("making the locks folder: %w", err)
+	}
+	return filelock.Acquire(ctx, name)
 }
 
 // done reports whether the file is there. A blob of another size can only be damage and goes away.

@@ -253,23 +253,3 @@ func TestErrorsHideSignedAddress(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 }
-
-func TestLockWaitEndsWithContext(t *testing.T) {
-	t.Parallel()
-	name := filepath.Join(t.TempDir(), "a.lock")
-	unlock, err := lock(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := lock(ctx, name); !errors.Is(err, context.Canceled) {
-		t.Errorf("waiting for a held lock: %v", err)
-	}
-	unlock()
-	again, err := lock(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again()
-}

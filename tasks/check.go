@@ -34,8 +34,7 @@ func (e *chunksError) Code() string    { return "bad_vectors" }
 
 // stackOf returns the stack of a caught panic in err, else "".
 func stackOf(err error) string {
-	var p *PanicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*PanicError](err); ok {
 		return string(p.Stack)
 	}
 	return ""

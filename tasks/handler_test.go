@@ -269,6 +269,9 @@ func TestHandleOutcomes(t *testing.T) {
 	returns := func(chunks ...vector.Chunk) func(context.Context, string) ([]vector.Chunk, error) {
 		return func(context.Context, string) ([]vector.Chunk, error) { return chunks, nil }
 	}
+	panics := func(v any) func(context.Context, string) ([]vector.Chunk, error) {
+		return func(context.Context, string) ([]vector.Chunk, error) { panic(v) }
+	}
 	chunk := func(start, end, dim int) vector.Chunk {
 		return vector.Chunk{Start: start, End: end, Embedding: vector.Embedding{Vector: make(vector.Vector, dim)}}
 	}
@@ -282,8 +285,8 @@ func TestHandleOutcomes(t *testing.T) {
 		"neither":         {fails(engineError{}), "retry retry", "engine says no"},
 		"deadline":        {fails(context.DeadlineExceeded), "retry retry", "deadline"},
 		"cancelled":       {fails(context.Canceled), "cancelled cancelled", "canceled"},
-		"panic":           {func(context.Context, string) ([]vector.Chunk, error) { panic("oh") }, "permanent panic", "handler panicked: oh"},
-		"nil panic":       {func(context.Context, string) ([]vector.Chunk, error) { panic(nil) }, "permanent panic", "handler panicked"},
+		"panic":           {panics("oh"), "permanent panic", "handler panicked: oh"},
+		"nil panic":       {panics(nil), "permanent panic", "handler panicked"},
 		"no chunk":        {returns(), "permanent bad_vectors", "returned no chunk"},
 		"no dimension":    {returns(chunk(0, 1, 0)), "permanent bad_vectors", "chunk 0 has 0 dimensions"},
 		"two dimensions":  {returns(chunk(0, 1, 8), chunk(0, 1, 7)), "permanent bad_vectors", "chunk 1 has 7 dimensions, chunk 0 has 8"},

@@ -28,6 +28,9 @@ type Options struct {
 	// Timeout is the handler's deadline, in whole seconds. By default [DocumentTimeout] and one second
 	// for every 2 kB of text, or [QueryTimeout].
 	Timeout time.Duration
+	// Expires is when a document's vectors are of no use any more: a worker that finds the task later
+	// forgets it. By default never. A query expires with its timeout.
+	Expires time.Time
 }
 
 func (o *Options) version() int64 {
@@ -35,6 +38,13 @@ func (o *Options) version() int64 {
 		return time.Now().UnixNano()
 	}
 	return o.Version
+}
+
+func (o *Options) expires() time.Time {
+	if o == nil {
+		return time.Time{}
+	}
+	return o.Expires
 }
 
 func (o *Options) timeout(byDefault time.Duration) time.Duration {
@@ -70,6 +80,7 @@ func New(alias string, lane Lane, doc vector.Document, opts *Options) (Task, err
 		Lane:    lane,
 		Payload: payload,
 		Timeout: timeout,
+		Expires: opts.expires(),
 	}, nil
 }
 
@@ -98,6 +109,7 @@ func NewQuery(alias, text string, opts *Options) (Task, error) {
 		Lane:    Query,
 		Payload: payload,
 		Timeout: timeout,
+		Expires: q.ExpiresAt,
 	}, nil
 }
 

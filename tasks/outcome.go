@@ -15,25 +15,35 @@ const (
 	Retry      Outcome = "retry"      // a fault of Redis, the store or the model: retried with back-off
 	Overloaded Outcome = "overloaded" // no room now: retried soon, not counted as a failure
 	Cancelled  Outcome = "cancelled"  // the worker is stopping: goes back unharmed
+	Expired    Outcome = "expired"    // nobody waits for it any more: forgotten
+	Revoked    Outcome = "revoked"    // it was cancelled by who enqueued it: forgotten
 )
 
 // Classify maps an error of [Handler.Handle] to its outcome. Rooms that this package may not import take
-// part by methods: an error that has Permanent() bool or Overloaded() bool, or wraps one that has, is
-// judged by the outermost such method.
+// part by methods: an error that has Permanent() bool, Overloaded() bool, Expired() bool or Revoked() bool,
+// or wraps one that has, is judged by the outermost such method, in the order of this table.
 //
 //	nil                                  done
+//	Revoked() true                       revoked      cancelled for good, whatever else went wrong
+//	Expired() true                       expired
 //	Permanent() true                     permanent    bad input, bad payload, another model's task, panic
 //	Overloaded() true                    overloaded
 //	wraps context.Canceled               cancelled    the queue cancels only when the worker stops
 //	anything else                        retry        a deadline that passed and an unknown version too
 func Classify(err error) Outcome {
 	var (
+		revoked    interface{ Revoked() bool }
+		expired    interface{ Expired() bool }
 		permanent  interface{ Permanent() bool }
 		overloaded interface{ Overloaded() bool }
 	)
 	switch {
 	case err == nil:
 		return Done
+	case errors.As(err, &revoked) && revoked.Revoked():
+		return Revoked
+	case errors.As(err, &expired) && expired.Expired():
+		return Expired
 	case errors.As(err, &permanent) && permanent.Permanent():
 		return Permanent
 	case errors.As(err, &overloaded) && overloaded.Overloaded():

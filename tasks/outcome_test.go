@@ -10,6 +10,13 @@ import (
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
+// endError says that nobody wants the task any more.
+type endError struct{ expired, revoked bool }
+
+func (endError) Error() string   { return "nobody wants it" }
+func (e endError) Expired() bool { return e.expired }
+func (e endError) Revoked() bool { return e.revoked }
+
 func TestClassify(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -25,6 +32,8 @@ func TestClassify(t *testing.T) {
 		{errors.Join(errors.New("x"), engineError{permanent: true}), tasks.Permanent, "permanent"},
 		{fmt.Errorf("a: %w", context.Canceled), tasks.Cancelled, "cancelled"},
 		{context.DeadlineExceeded, tasks.Retry, "retry"},
+		{fmt.Errorf("a: %w", endError{expired: true}), tasks.Expired, "expired"},
+		{errors.Join(tasks.AsPermanent(errors.New("x")), endError{revoked: true}), tasks.Revoked, "revoked"},
 		{&tasks.VersionError{Version: 2}, tasks.Retry, "unknown_version"},
 		{&store.SpaceError{}, tasks.Retry, "wrong_space"},
 		{tasks.AsPermanent(&store.SpaceError{}), tasks.Permanent, "wrong_space"},

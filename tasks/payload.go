@@ -159,8 +159,7 @@ func decodeStrictly(payload []byte, wire any) error {
 
 // redact strips from an error of the JSON package what could quote a text.
 func redact(err error) error {
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("not JSON from byte %d on", syntax.Offset)
 	}
 	return err

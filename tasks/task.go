@@ -34,4 +34,5 @@ type Task struct {
 	Lane    Lane          //
 	Payload []byte        // versioned, see doc.go
 	Timeout time.Duration // whole seconds, at least 1 s; the handler's deadline
+	Expires time.Time     // a worker that finds the task later forgets it; zero: never
 }

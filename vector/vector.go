@@ -47,6 +47,8 @@ func (v Vector) Cosine(w Vector) float64 {
 
 // Check reports why v may not leave the engine: a dimension other than dim, a value that is not finite,
 // or, if unit is true, a length outside 1 ± [NormTolerance].
+//
+//nolint:revive // unit is a setting of the model, which callers hold as a boolean
 func (v Vector) Check(dim int, unit bool) error {
 	if len(v) != dim {
 		return fmt.Errorf("vector has %d dimensions, the model has %d", len(v), dim)

@@ -66,11 +66,11 @@ func (c *checker) visit(name string, d fs.DirEntry, err error) error {
 	if path.Ext(name) != ".go" {
 		return nil
 	}
-	source, err := fs.ReadFile(c.repo, name)
+	text, err := fs.ReadFile(c.repo, name)
 	if err != nil {
 		return err
 	}
-	file, err := parser.ParseFile(c.fset, name, source, parser.ParseComments|parser.SkipObjectResolution)
+	file, err := parser.ParseFile(c.fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		return err
 	}
@@ -78,55 +78,65 @@ func (c *checker) visit(name string, d fs.DirEntry, err error) error {
 	return nil
 }
 
+// A source is one file as the rules see it.
+type source struct {
+	name, dir string
+	room      Room
+	known     bool // there is a row for the room
+	test      bool
+	generated bool
+}
+
 // file applies every rule to one file.
 func (c *checker) file(name string, file *ast.File) {
-	dir, isTest := path.Dir(name), strings.HasSuffix(name, "_test.go")
-	room, known := roomOf(dir)
-	if !known && !isTest {
-		c.report(dir, "a room that is not on the map: describe it in internal/archtest/rooms.go, with a sentence "+
+	src := source{
+		name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), generated: ast.IsGenerated(file),
+	}
+	src.room, src.known = roomOf(src.dir)
+	if !src.known && !src.test {
+		c.report(src.dir, "a room that is not on the map: describe it in internal/archtest/rooms.go, with a sentence "+
 			"and what it may import, and in docs/decisions")
 	}
 	for _, spec := range file.Imports {
-		c.imports(dir, isTest, room, known, spec)
+		c.imports(src, spec)
 	}
-	if isTest {
+	if src.test {
 		return
 	}
-	c.documented[dir] = c.documented[dir] || file.Doc != nil
-	generated := ast.IsGenerated(file)
-	if n := c.fset.File(file.Pos()).LineCount(); n > MaxFileLines && !generated {
+	c.documented[src.dir] = c.documented[src.dir] || file.Doc != nil
+	if n := c.fset.File(file.Pos()).LineCount(); n > MaxFileLines && !src.generated {
 		c.report(name, "%d lines, at most %d: split it by what its parts know", n, MaxFileLines)
 	}
 	for node := range ast.Preorder(file) {
-		c.node(name, generated, node)
+		c.node(src, node)
 	}
 }
 
-func (c *checker) imports(dir string, isTest bool, room Room, known bool, spec *ast.ImportSpec) {
+func (c *checker) imports(src source, spec *ast.ImportSpec) {
 	target, err := strconv.Unquote(spec.Path.Value)
 	if err != nil {
 		return // the parser has seen to it
 	}
 	place := c.place(spec)
 	for _, fence := range Only {
-		if !fence.covers(target) || isTest && fence.testsMay() {
+		if !fence.covers(target) || src.test && fence.testsMay() {
 			continue
 		}
-		if !inAny(dir, fence.Places) {
+		if !inAny(src.dir, fence.Places) {
 			c.report(place, "imports %s, which only %s may: %s", target, list(fence.Places), fence.Why)
 		}
 	}
-	if isTest || !known {
+	if src.test || !src.known {
 		return // a test may use what the rooms it wires together use
 	}
 	if rest, ours := strings.CutPrefix(target, module+"/"); ours {
-		if !inAny(rest, room.Rooms) {
-			c.report(place, "room %s imports %s, the map allows %s", room.Path, rest, list(room.Rooms))
+		if !inAny(rest, src.room.Rooms) {
+			c.report(place, "room %s imports %s, the map allows %s", src.room.Path, rest, list(src.room.Rooms))
 		}
 		return
 	}
-	if foreign(target) && !slices.ContainsFunc(room.Foreign, func(root string) bool { return below(target, root) }) {
-		c.report(place, "room %s imports %s, the map allows %s", room.Path, target, list(room.Foreign))
+	if foreign(target) && !slices.ContainsFunc(src.room.Foreign, func(root string) bool { return below(target, root) }) {
+		c.report(place, "room %s imports %s, the map allows %s", src.room.Path, target, list(src.room.Foreign))
 	}
 }
 
@@ -148,25 +158,25 @@ func (f Fence) testsMay() bool {
 }
 
 // node applies the rules that look into a file.
-func (c *checker) node(name string, generated bool, node ast.Node) {
+func (c *checker) node(src source, node ast.Node) {
 	switch n := node.(type) {
 	case *ast.GoStmt:
-		c.fenced(name, n, Goroutines)
+		c.fenced(src.name, n, Goroutines)
 	case *ast.CallExpr:
-		c.call(name, n)
+		c.call(src.name, n)
 	case *ast.SelectorExpr:
 		if isName(n.X, "os") && slices.Contains([]string{"Getenv", "LookupEnv", "Environ"}, n.Sel.Name) {
-			c.fenced(name, n, Environment)
+			c.fenced(src.name, n, Environment)
 		}
 	case *ast.FuncDecl:
 		if n.Recv == nil && n.Name.Name == "init" {
-			c.fenced(name, n, Inits)
+			c.fenced(src.name, n, Inits)
 		}
-		if lines := c.lines(n); lines > MaxFuncLines && !generated {
+		if lines := c.lines(n); lines > MaxFuncLines && !src.generated {
 			c.report(c.place(n), "%s has %d lines, at most %d: split it", n.Name.Name, lines, MaxFuncLines)
 		}
 	case *ast.TypeSpec:
-		c.typeSpec(path.Dir(name), n)
+		c.typeSpec(src.dir, n)
 	}
 }
 

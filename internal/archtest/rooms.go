@@ -30,40 +30,42 @@ var Rooms = []Room{
 	{"vector", "what a vector, a document and a record are", nil, nil},
 	{"tasks", "the contract between producer and worker, and the handler", []string{"vector"},
 		[]string{"github.com/klauspost/compress/zstd"}},
-	{"queue", "asynq made dependable", []string{"tasks", "vector"}, []string{asynq, goRedis, protowire, xsync}},
+	{"queue", "asynq made dependable", []string{"internal/coalesce", "tasks", "vector"}, []string{asynq, goRedis, protowire, xsync}},
 
 	{"embedder", "one model, its states and limits, and the batcher", []string{"vector"}, []string{xsync}},
 	{"embedder/tokenizer", "a text becomes token ids, exactly as Hugging Face does", nil, nil},
 	{"embedder/tokenizer/gen", "makes the tokenizer's Unicode tables", nil, nil},
 	{"embedder/model", "a Hugging Face folder becomes configuration, space and graph",
-		[]string{"embedder/model/internal/...", "vector"}, nil},
+		[]string{"embedder/model/internal/...", "internal/filelock", "vector"}, nil},
 	{"embedder/model/internal/...", "file formats of models", nil, []string{protowire}},
 	{"embedder/onnx", "the only room that knows ONNX Runtime", []string{"embedder", "vector"},
 		[]string{ort, protowire, xsync, xsys}},
 	{"embedder/embedtest", "an embedder whose vectors can be read back", []string{"embedder", "vector"}, nil},
 
 	{"store", "documents and vectors, and the search over them", []string{"vector"}, []string{xsync}},
-	{"store/redis", "the store in Redis", []string{"store", "vector"}, []string{goRedis}},
+	{"store/redis", "the store in Redis", []string{"internal/coalesce", "store", "vector"}, []string{goRedis}},
 	{"store/storetest", "what any store must do, and one in memory", []string{"store", "vector"}, nil},
 
 	{"search", "a search text becomes hits", []string{"store", "tasks", "vector"}, nil},
 	{"gateway", "HTTP in, queue and search behind", []string{"search", "store", "tasks", "vector"}, nil},
 	{"monitoring", "shows the fleet to Prometheus, probes and people", []string{"tasks", "vector"},
 		[]string{prom, asynq}},
-	{"hub", "a repository of a model hub becomes a folder on disk", nil, nil},
+	{"hub", "a repository of a model hub becomes a folder on disk", []string{"internal/filelock"}, nil},
 	{"intake", "documents from files and streams", []string{"vector"}, nil},
 	{"samples", "the sample documents", []string{"vector"}, nil},
 	{"samples/gen", "makes the sample documents", []string{"samples", "vector"}, []string{xtext}},
 
-	{"cmd/...", "wiring", []string{"..."}, []string{cobra, goRedis, miniredis, xsync, xsys,
+	{"cmd/...", "wiring", []string{"..."}, []string{cobra, goRedis, miniredis, xsync,
 		"github.com/google/uuid", "github.com/spf13/pflag"}},
 	{"cmd/bench", "compares the fleet with what else there is", []string{"..."},
-		[]string{asynq, cobra, goRedis, xsync, xsys, "github.com/google/uuid", "github.com/spf13/pflag"}},
+		[]string{asynq, cobra, goRedis, xsync, "github.com/google/uuid", "github.com/spf13/pflag"}},
 	{"cmd/internal/boot", "flags and environment become one checked configuration", nil,
 		[]string{goRedis, cobra, "github.com/spf13/pflag"}},
 	{"cmd/internal/term", "progress bars and tables", []string{"gateway", "queue", "search", "store", "vector"},
 		[]string{"github.com/rivo/uniseg", "github.com/schollz/progressbar/v3", "golang.org/x/term"}},
 
+	{"internal/filelock", "one process of a host at a time", nil, nil},
+	{"internal/coalesce", "calls at the same time become one", nil, nil},
 	{"internal/supervise", "keeps a child process running", nil, nil},
 	{"internal/testkit", "what tests share", nil, []string{goRedis, miniredis, "go.uber.org/goleak"}},
 	{"internal/archtest", "this map, as a test", nil, nil},
@@ -114,8 +116,9 @@ var (
 const (
 	// MaxMethods bounds an interface: consumers declare what they need, not what there is.
 	MaxMethods = 3
-	// MaxFileLines and MaxFuncLines bound what is written by hand, tests apart.
+	// MaxFileLines bounds a file that is written by hand, tests apart.
 	MaxFileLines = 500
+	// MaxFuncLines bounds a function of such a file.
 	MaxFuncLines = 80
 )
 

@@ -72,11 +72,7 @@ func New(log *slog.Logger, name string, argv, env []string, opts *Options) *Chil
 func (c *Child) Run(ctx context.Context) error {
 	var crashes []time.Time
 	delay := c.opts.MinDelay
-	for {
-		err := c.once(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
+	for err := c.once(ctx); ctx.Err() == nil; err = c.once(ctx) {
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) && err != nil {
 			return fmt.Errorf("starting %s: %w", c.name, err)
@@ -100,6 +96,7 @@ func (c *Child) Run(ctx context.Context) error {
 		}
 		delay = min(2*delay, c.opts.MaxDelay)
 	}
+	return nil
 }
 
 func describe(err error) string {

@@ -69,6 +69,6 @@ func (c *bufferedConn) Close() error {
 }
 
 // SetDeadline is about reads only, for writes do not wait.
-func (c *bufferedConn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
+func (c *bufferedConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
 func (c *bufferedConn) SetWriteDeadline(time.Time) error { return nil }

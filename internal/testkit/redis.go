@@ -76,10 +76,9 @@ func RedisServer(t testing.TB, extra ...string) *Server {
 	if !ok {
 		skip(t, "no redis-server in PATH or REDIS_SERVER")
 	}
-	port := freePort(t)
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	args := []string{bin, "--dir", t.TempDir(), "--bind", "127.0.0.1", "--port", strconv.Itoa(port),
-		"--save", "", "--appendonly", "yes"}
+	host, port := freePort(t)
+	addr := net.JoinHostPort(host, port)
+	args := []string{bin, "--dir", t.TempDir(), "--bind", host, "--port", port, "--save", "", "--appendonly", "yes"}
 	s := &Server{Addr: addr, t: t, opts: redis.Options{Addr: addr}, args: append(args, extra...)}
 	t.Cleanup(s.Kill)
 	s.Start()
@@ -116,7 +115,8 @@ func (s *Server) Start() {
 // run starts the child. The goroutine that started it stays on its thread until the child ends, because
 // the kernel's "kill me with my parent" (see [dieWithParent]) is tied to that thread.
 func (s *Server) run() error {
-	cmd := exec.Command(s.args[0], s.args[1:]...)
+	// The test's cleanup ends it, not the test's context, which ends before the other cleanups have run.
+	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), s.args[0], s.args[1:]...)
 	cmd.SysProcAttr = dieWithParent()
 	started, done := make(chan error), make(chan struct{})
 	go func() {
@@ -190,7 +190,7 @@ func findServer() (string, bool) {
 // shortTempDir returns a folder whose path leaves room for a socket: the kernel allows about 100 bytes,
 // and t.TempDir contains the test's name.
 func shortTempDir(t testing.TB) string {
-	dir, err := os.MkdirTemp("", "ef")
+	dir, err := os.MkdirTemp("", "ef") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatalf("making a folder for redis-server: %v", err)
 	}
@@ -198,12 +198,16 @@ func shortTempDir(t testing.TB) string {
 	return dir
 }
 
-// freePort returns a port that was free a moment ago.
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freePort returns the loopback and a port of it that was free a moment ago.
+func freePort(t testing.TB) (host, port string) {
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("looking for a free port: %v", err)
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	if host, port, err = net.SplitHostPort(l.Addr().String()); err != nil {
+		t.Fatalf("looking for a free port: %v", err)
+	}
+	return host, port
 }

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/csv"
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -43,15 +40,11 @@ func filings(data string) ([]vector.Document, error) {
 	}
 	var docs []vector.Document
 	for _, page := range pages {
-		b, err := os.ReadFile(page)
-		if err != nil {
-			return nil, err
-		}
 		var list struct {
 			List []filing `json:"list"`
 		}
-		if err := json.Unmarshal(b, &list); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", page, err)
+		if err := readJSON(page, &list); err != nil {
+			return nil, err
 		}
 		for _, f := range list.List {
 			at, ok := times[f.Receipt]
@@ -67,14 +60,9 @@ func filings(data string) ([]vector.Document, error) {
 // filingTimes maps a receipt number to when the list showed it, to the minute. That is on the list's day also
 // for the 27 filings that were received on an earlier one.
 func filingTimes(name string) (map[string]time.Time, error) {
-	f, err := os.Open(name)
+	rows, err := readRows(name)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	times := make(map[string]time.Time, len(rows))
 	for _, row := range rows[1:] { // seq_desc,time_kst,rcept_no,rcept_dt,corp_cls,stock_code

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/csv"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,15 +26,9 @@ var spans = []span{
 
 // english takes sentences of the STS benchmark's development set and the notes, which are our own.
 func english(data, notes string) ([]vector.Document, error) {
-	name := filepath.Join(data, "stsb", "stsb-en-dev.csv")
-	f, err := os.Open(name)
+	rows, err := readRows(filepath.Join(data, "stsb", "stsb-en-dev.csv"))
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	var docs []vector.Document
 	for _, s := range spans {

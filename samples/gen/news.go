@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"encoding/xml"
 	"fmt"
 	"html"
@@ -75,17 +74,11 @@ func (it item) document(id, title string, at time.Time) vector.Document {
 }
 
 func naverItems(name string) ([]item, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
 	var page struct {
 		Items []item `json:"items"`
 	}
-	if err := json.Unmarshal(b, &page); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	return page.Items, nil
+	err := readJSON(name, &page)
+	return page.Items, err
 }
 
 // rssItems believes the bytes and not the header, which lies in one of the files: what is not UTF-8 is CP949.

@@ -75,9 +75,16 @@ func member(z goredis.Z) string {
 // change turns a member and its document's values into what c asks for.
 func change(c store.Cursor, m goredis.Z, values []any) store.Change {
 	ch := store.Change{Seq: int64(m.Score), ID: member(m)}
-	ch.Record, ch.Err = decodeRecord(c.Model, ch.ID, values)
-	if ch.Record != nil && ch.Record.Space != c.Space {
-		ch.Record = nil
+	fields := byField(values)
+	if len(fields) == 0 {
+		return ch // deleted
+	}
+	rec, err := decodeRecord(c.Model, ch.ID, fields)
+	switch {
+	case err != nil:
+		ch.Err = err
+	case rec.Space == c.Space:
+		ch.Record = &rec
 	}
 	return ch
 }

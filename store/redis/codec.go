@@ -108,45 +108,46 @@ func decodeChunks(chunks, vectors string, textBytes int) ([]vector.Chunk, error)
 	return out, nil
 }
 
-// decodeRecord reads the values of documentFields. It returns nil for a document that is not there, and an
-// error that names the key for one that somebody else has damaged.
-func decodeRecord(alias, id string, values []any) (*vector.Record, error) {
+// byField names the values of documentFields. A document that is not there has none.
+func byField(values []any) map[string]string {
 	fields := make(map[string]string, len(values))
 	for i, v := range values {
 		if s, ok := v.(string); ok {
 			fields[documentFields[i]] = s
 		}
 	}
-	if len(fields) == 0 {
-		return nil, nil
-	}
+	return fields
+}
+
+// decodeRecord reads what byField returned. Its error names the key of a document that somebody has damaged.
+func decodeRecord(alias, id string, fields map[string]string) (vector.Record, error) {
 	rec, err := decodeFields(fields)
 	if err != nil {
-		return nil, fmt.Errorf("document %q in key %s: %w", id, docKey(alias, id), err)
+		return vector.Record{}, fmt.Errorf("document %q in key %s: %w", id, docKey(alias, id), err)
 	}
 	rec.Model, rec.Document.ID = alias, id
 	return rec, nil
 }
 
-func decodeFields(fields map[string]string) (*vector.Record, error) {
+func decodeFields(fields map[string]string) (vector.Record, error) {
 	for _, f := range documentFields {
 		if _, ok := fields[f]; !ok {
-			return nil, fmt.Errorf("field %s is missing", f)
+			return vector.Record{}, fmt.Errorf("field %s is missing", f)
 		}
 	}
 	var m meta
 	if err := json.Unmarshal([]byte(fields[fieldMeta]), &m); err != nil {
-		return nil, fmt.Errorf("reading field %s: %w", fieldMeta, err)
+		return vector.Record{}, fmt.Errorf("reading field %s: %w", fieldMeta, err)
 	}
 	version, err := strconv.ParseInt(fields[fieldVersion], 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("reading field %s: %w", fieldVersion, err)
+		return vector.Record{}, fmt.Errorf("reading field %s: %w", fieldVersion, err)
 	}
 	chunks, err := decodeChunks(fields[fieldChunks], fields[fieldVectors], len(fields[fieldText]))
 	if err != nil {
-		return nil, err
+		return vector.Record{}, err
 	}
-	return &vector.Record{
+	return vector.Record{
 		Document: vector.Document{
 			Text: fields[fieldText], Title: m.Title, Source: m.Source, URL: m.URL,
 			PublishedAt: m.PublishedAt, StockCodes: m.StockCodes, Fields: m.Fields,

@@ -11,23 +11,6 @@ if claimed and claimed ~= space then
   return {-1, claimed}
 end
 
--- Versions are decimal integers of up to 19 digits, more than a Lua number holds: compare as strings.
-local function less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-
--- What a document's field "chunks" adds to the counts; nothing if somebody damaged it.
-local function count(field)
-  local readable, chunks, tokens = pcall(function()
-    local chunks, tokens = cjson.decode(field), 0
-    for _, c in ipairs(chunks) do tokens = tokens + c[3] end
-    return #chunks, tokens
-  end)
-  if readable then return chunks, tokens end
-  return 0, 0
-end
-
 local old = redis.call('HMGET', KEYS[1], 'space', 'version', 'text_hash', 'chunks')
 if old[1] and old[2] and old[3] then
   if less(version, old[2]) then
@@ -37,10 +20,7 @@ if old[1] and old[2] and old[3] then
   if version == old[2] and old[1] == space and not (old[3] < hash) then
     return {0, ''}
   end
-  local chunks, tokens = count(old[4])
-  redis.call('HINCRBY', KEYS[5], old[1] .. ':docs', -1)
-  redis.call('HINCRBY', KEYS[5], old[1] .. ':chunks', 0 - chunks) -- a plain minus makes -0 of 0
-  redis.call('HINCRBY', KEYS[5], old[1] .. ':tokens', 0 - tokens)
+  forget(KEYS[5], old[1], old[4])
 end
 
 if not claimed then

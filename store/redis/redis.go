@@ -10,9 +10,15 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/embedfleet/embedfleet/internal/coalesce"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/vector"
 )
+
+// documentSource is what the scripts that change documents have in common.
+//
+//go:embed lib/document.lua
+var documentSource string
 
 //go:embed put.lua
 var putSource string
@@ -34,17 +40,20 @@ var claimSource string
 type Store struct {
 	client                      goredis.UniversalClient
 	put, refresh, delete, claim *goredis.Script
+	calls                       *coalesce.Group[*scriptCall]
 }
 
 // New returns a store on client, which stays the caller's to close.
 func New(client goredis.UniversalClient) *Store {
-	return &Store{
+	s := &Store{
 		client:  client,
-		put:     goredis.NewScript(putSource),
-		refresh: goredis.NewScript(refreshSource),
-		delete:  goredis.NewScript(deleteSource),
+		put:     goredis.NewScript(documentSource + putSource),
+		refresh: goredis.NewScript(documentSource + refreshSource),
+		delete:  goredis.NewScript(documentSource + deleteSource),
 		claim:   goredis.NewScript(claimSource),
 	}
+	s.calls = coalesce.New(pipelineCalls, s.runCalls)
+	return s
 }
 
 // Put stores rec, all of it or nothing, and reports whether it wrote: not if the document is there in a
@@ -146,14 +155,11 @@ func (s *Store) Get(ctx context.Context, alias, id string) (vector.Record, error
 	if err != nil {
 		return vector.Record{}, fmt.Errorf("reading document %q: %w", id, err)
 	}
-	rec, err := decodeRecord(alias, id, values)
-	if err != nil {
-		return vector.Record{}, err
-	}
-	if rec == nil {
+	fields := byField(values)
+	if len(fields) == 0 {
 		return vector.Record{}, fmt.Errorf("%w: %q under alias %q", store.ErrNotFound, id, alias)
 	}
-	return *rec, nil
+	return decodeRecord(alias, id, fields)
 }
 
 // Delete removes a document and reports whether it was there. A task for it that is still on its way will
@@ -221,11 +227,6 @@ func setStat(st *store.Stats, name string, n int64) {
 	case "tokens_total":
 		st.TokensTotal = n
 	}
-}
-
-// call runs a script that returns {code, detail}.
-func (s *Store) call(ctx context.Context, script *goredis.Script, keys []string, args ...any) (int64, string, error) {
-	return reply(script.Run(ctx, s.client, keys, args...))
 }
 
 // reply reads {code, detail}.

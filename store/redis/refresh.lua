@@ -10,12 +10,6 @@ if claimed and claimed ~= space then
   return {-1, claimed}
 end
 
--- See put.lua.
-local function less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-
 local old = redis.call('HMGET', KEYS[1], 'space', 'version', 'text_hash')
 if not (old[1] and old[2] and old[3]) then
   return {0, ''}

@@ -179,17 +179,18 @@ func stateOf(t *testing.T, s Store) state {
 
 func (st state) equal(t *testing.T, got state) {
 	t.Helper()
-	if !reflect.DeepEqual(got, st) {
+	if got.String() != st.String() {
 		t.Errorf("state is\n     %s\nwant %s", got, st)
 	}
 }
 
-// String shows records by value, which the pointers of changes would not.
+// String shows all of a state, records by value, which the pointers of changes would not.
 func (st state) String() string {
 	b := fmt.Appendf(nil, "space %s, stats %+v", st.space.Short(), st.stats)
 	for _, c := range st.changes {
+		b = fmt.Appendf(b, "; changes to %d", c.Last)
 		for _, item := range c.Items {
-			b = fmt.Appendf(b, "; %d %s", item.Seq, item.ID)
+			b = fmt.Appendf(b, "; %d %s %v", item.Seq, item.ID, item.Err)
 			if item.Record != nil {
 				b = fmt.Appendf(b, " %+v", *item.Record)
 			}

@@ -1,0 +1,86 @@
+// Package coalesce turns calls that happen at the same time into one: while a batch is under way, the next
+// one gathers. A lone call is not delayed; many callers share round trips. It knows nothing of what a batch
+// does.
+package coalesce
+
+import (
+	"context"
+	"sync"
+)
+
+// A Group runs items in batches, one batch at a time, in the order of their arrival. There is no goroutine
+// behind it: the first caller of a batch runs it for all.
+type Group[T any] struct {
+	run func(ctx context.Context, items []T)
+	max int
+
+	mu      sync.Mutex
+	busy    bool // a caller is running a batch, or has been told to
+	waiting []*entry[T]
+}
+
+// An entry is a caller that waits. It is told once: true to run the next batch, which its own item begins,
+// or false when its item has been run.
+type entry[T any] struct {
+	item T
+	lead chan bool
+}
+
+// New returns a group of batches of at most max items. Run is never called twice at once. It leaves the
+// outcome of each item in the item.
+func New[T any](max int, run func(ctx context.Context, items []T)) *Group[T] {
+	return &Group[T]{run: run, max: max}
+}
+
+// Do returns when a batch with item in it has been run. It does not end with ctx, since the batch may be
+// writing to the item: run must end by itself. Run gets the values of its first caller's context, but
+// neither its deadline nor its cancellation, which are not the other callers'.
+func (g *Group[T]) Do(ctx context.Context, item T) {
+	e := &entry[T]{item: item, lead: make(chan bool, 1)}
+	if !g.join(e) && !<-e.lead {
+		return
+	}
+	batch := g.take()
+	defer g.pass(batch) // also if run panics, lest the others wait for ever
+	items := make([]T, len(batch))
+	for i, other := range batch {
+		items[i] = other.item
+	}
+	g.run(context.WithoutCancel(ctx), items)
+}
+
+// join adds e to the next batch and reports whether its caller is to run it at once.
+func (g *Group[T]) join(e *entry[T]) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting = append(g.waiting, e)
+	if g.busy {
+		return false
+	}
+	g.busy = true
+	return true
+}
+
+// take returns the next batch, which begins with the caller's own entry.
+func (g *Group[T]) take() []*entry[T] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(g.max, len(g.waiting))
+	batch := g.waiting[:n:n]
+	g.waiting = g.waiting[n:]
+	return batch
+}
+
+// pass tells the callers of a batch that has been run, and makes the next one in line run the next.
+func (g *Group[T]) pass(batch []*entry[T]) {
+	for _, e := range batch[1:] {
+		e.lead <- false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.waiting) > 0 {
+		g.waiting[0].lead <- true
+		return
+	}
+	g.busy, g.waiting = false, nil
+}

@@ -1,0 +1,101 @@
+package coalesce_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/embedfleet/embedfleet/internal/coalesce"
+)
+
+type item struct {
+	n       int
+	squared int
+}
+
+func TestEveryItemIsRunOnceInBatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int // without a lock: run is never called twice at once, the race detector is the judge
+		seen := map[int]int{}
+		g := coalesce.New(64, func(_ context.Context, items []*item) {
+			sizes = append(sizes, len(items))
+			for _, it := range items {
+				seen[it.n]++
+				it.squared = it.n * it.n
+			}
+			time.Sleep(time.Millisecond)
+		})
+		var wg sync.WaitGroup
+		for n := range 1000 {
+			wg.Go(func() {
+				it := &item{n: n}
+				g.Do(t.Context(), it)
+				if it.squared != n*n {
+					t.Errorf("item %d came back with %d", n, it.squared)
+				}
+			})
+		}
+		wg.Wait()
+		for n := range 1000 {
+			if seen[n] != 1 {
+				t.Errorf("item %d was run %d times", n, seen[n])
+			}
+		}
+		// The first goes alone, the rest gathers meanwhile: 1 + 15 full ones + 39.
+		if len(sizes) != 17 || sizes[0] != 1 || sizes[1] != 64 || sizes[16] != 39 {
+			t.Errorf("batches of %v", sizes)
+		}
+	})
+}
+
+func TestALoneCallIsNotDelayed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := coalesce.New(8, func(context.Context, []int) {})
+		begun := time.Now()
+		for range 100 {
+			g.Do(t.Context(), 1)
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("100 calls took %v", took)
+		}
+	})
+}
+
+func TestACallersEndIsNotTheOthers(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g := coalesce.New(8, func(ctx context.Context, _ []int) {
+		if ctx.Err() != nil {
+			t.Error("the batch runs under its first caller's end")
+		}
+	})
+	g.Do(ctx, 1)
+}
+
+func TestAPanicLeavesNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first := true
+		g := coalesce.New(8, func(context.Context, []int) {
+			if first {
+				first = false
+				time.Sleep(time.Second)
+				panic("the batch")
+			}
+		})
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				defer func() { _ = recover() }()
+				g.Do(t.Context(), 1)
+			})
+		}
+		wg.Wait()
+		g.Do(t.Context(), 1)
+	})
+}

@@ -1,0 +1,28 @@
+-- Stands before the scripts that change documents.
+
+-- Versions are decimal integers of up to 19 digits, more than a Lua number holds: compare as strings.
+local function less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+
+-- What a document's field "chunks" adds to the counts; nothing if somebody damaged it.
+local function count(field)
+  local readable, chunks, tokens = pcall(function()
+    local chunks, tokens = cjson.decode(field), 0
+    for _, c in ipairs(chunks) do tokens = tokens + c[3] end
+    return #chunks, tokens
+  end)
+  if readable then return chunks, tokens end
+  return 0, 0
+end
+
+-- forget takes a document that goes or gives way out of its space's counts.
+-- stats is their key, space and chunks the document's fields.
+local function forget(stats, space, chunks)
+  local n, tokens = count(chunks)
+  redis.call('HINCRBY', stats, space .. ':docs', -1)
+  redis.call('HINCRBY', stats, space .. ':chunks', 0 - n) -- a plain minus makes -0 of 0
+  redis.call('HINCRBY', stats, space .. ':tokens', 0 - tokens)
+end
+
