@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
+	"github.com/embedfleet/embedfleet/intake"
+	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+const alias = "bench"
+
+// startRedis starts a redis-server of its own, with the append-only file that a real one has, on a free port.
+func startRedis(ctx context.Context, dir string) (addr string, stop func(), err error) {
+	if addr, err = freeAddress(ctx); err != nil {
+		return "", nil, err
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, "redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir,
+		"--appendonly", "yes", "--save", "", "--logfile", "", "--daemonize", "no")
+	cmd.Stdout = io.Discard
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		return "", nil, fmt.Errorf("starting redis-server: %w", err)
+	}
+	return addr, func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // its status is of no interest, its end is
+	}, nil
+}
+
+// runFleet takes the texts through everything: a producer, Redis, a worker process, the store. The clock
+// runs from the first text enqueued to the last vector readable.
+func (b *bench) runFleet(ctx context.Context, redisAddr string, texts []string) (measure, error) {
+	conn, err := queue.Parse("redis://" + redisAddr)
+	if err != nil {
+		return measure{}, err
+	}
+	probes, err := freeAddress(ctx)
+	if err != nil {
+		return measure{}, err
+	}
+	worker := exec.CommandContext(ctx, b.worker, "--model", b.model, "--alias", alias, "--redis-url", "redis://"+redisAddr,
+		"--onnxruntime", b.library, "--cache", b.cache, "--http", probes, "--log-level", "warn")
+	worker.Stderr = os.Stderr
+	if err := worker.Start(); err != nil {
+		return measure{}, fmt.Errorf("starting the worker: %w", err)
+	}
+	m, err := b.throughFleet(ctx, conn, texts)
+	if err == nil {
+		m.Padded, err = paddedTokens(ctx, probes)
+	}
+	_ = worker.Process.Signal(syscall.SIGTERM)
+	if waitErr := worker.Wait(); err == nil && waitErr != nil {
+		err = fmt.Errorf("stopping the worker: %w", waitErr)
+	}
+	m.PeakKB = peakKB(worker.ProcessState)
+	return m, err
+}
+
+func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []string) (measure, error) {
+	f, err := openFleet(ctx, conn)
+	if err != nil {
+		return measure{}, err
+	}
+	defer f.Close()
+	if err := awaitReady(ctx, f); err != nil {
+		return measure{}, err
+	}
+	list := make([]tasks.Task, len(texts))
+	begun := time.Now()
+	for i, text := range texts {
+		if list[i], err = tasks.New(alias, tasks.Live, intake.ForText(text), nil); err != nil {
+			return measure{}, err
+		}
+	}
+	if _, err := f.Queue.Enqueue(ctx, list); err != nil {
+		return measure{}, err
+	}
+	for {
+		spaces, err := f.Store.Stats(ctx, alias)
+		if err != nil {
+			return measure{}, err
+		}
+		for _, s := range spaces {
+			if s.Documents == int64(len(texts)) {
+				return measure{Seconds: time.Since(begun).Seconds(), Texts: len(texts), Tokens: int(s.Tokens)}, nil
+			}
+		}
+		if time.Since(begun) > 10*time.Minute {
+			return measure{}, errors.New("the fleet did not finish within 10 minutes")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// paddedTokens reads from the worker's metrics what it computed.
+func paddedTokens(ctx context.Context, address string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("reading the worker's metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	scanner := bufio.NewScanner(resp.Body)
+	for scanner.Scan() {
+		if value, ok := strings.CutPrefix(scanner.Text(), "embed_padded_tokens_total "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			return int(n), err
+		}
+	}
+	return 0, errors.New("reading the worker's metrics: no embed_padded_tokens_total")
+}
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := boot.Address{HostPort: "127.0.0.1:0"}.Listen(ctx)
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// openFleet waits for a Redis that is just starting.
+func openFleet(ctx context.Context, conn queue.Conn) (*fleet.Fleet, error) {
+	var err error
+	for range 200 {
+		var f *fleet.Fleet
+		if f, err = fleet.Open(ctx, conn); err == nil {
+			return f, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return nil, err
+}
+
+func awaitReady(ctx context.Context, f *fleet.Fleet) error {
+	for range 1200 {
+		workers, err := f.Workers.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, w := range workers {
+			if w.State == "ready" {
+				return nil
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return errors.New("the worker was not ready within a minute")
+}
+
+// peakKB returns the most memory that a process which has ended had resident.
+func peakKB(state *os.ProcessState) int64 {
+	if state == nil {
+		return 0
+	}
+	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
+		return usage.Maxrss
+	}
+	return 0
+}

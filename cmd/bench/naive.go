@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/cmd/internal/engine"
+	"github.com/embedfleet/embedfleet/embedder"
+)
+
+// runNaive is the worker that one writes first: asynq as its manual shows it, one text a task, one native
+// call a task, as many at once as there are cores, the vector into a Redis hash. It gets our compiled graph
+// and our tokenizer, so what is compared is the way of feeding them.
+func (b *bench) runNaive(ctx context.Context, redisAddr string, texts []string) (measure, error) {
+	set := b.settings(nil)
+	set.Options = embedder.Options{TokenBudget: 1, MaxTexts: 1} // every text is a batch of its own
+	e, err := engine.Open(ctx, slog.New(slog.DiscardHandler), set)
+	if err != nil {
+		return measure{}, err
+	}
+	opt := asynq.RedisClientOpt{Addr: redisAddr}
+	rdb := redis.NewClient(&redis.Options{Addr: redisAddr})
+	defer rdb.Close()
+	var tokens, done atomic.Int64
+	all := make(chan struct{})
+	mux := asynq.NewServeMux()
+	mux.HandleFunc("naive", func(ctx context.Context, t *asynq.Task) error {
+		vector, err := e.EmbedText(ctx, string(t.Payload()))
+		if err != nil {
+			return err
+		}
+		if err := rdb.HSet(ctx, "naive:"+t.ResultWriter().TaskID(), "vector", vector.Vector.Bytes()).Err(); err != nil {
+			return err
+		}
+		tokens.Add(int64(vector.Tokens))
+		if done.Add(1) == int64(len(texts)) {
+			close(all)
+		}
+		return nil
+	})
+	server := asynq.NewServer(opt, asynq.Config{Concurrency: runtime.GOMAXPROCS(0), LogLevel: asynq.FatalLevel, TaskCheckInterval: 100 * time.Millisecond})
+	if err := server.Start(mux); err != nil {
+		return measure{}, fmt.Errorf("starting asynq: %w", err)
+	}
+	client := asynq.NewClient(opt)
+	defer client.Close()
+	begun := time.Now()
+	for _, text := range texts {
+		if _, err := client.EnqueueContext(ctx, asynq.NewTask("naive", []byte(text))); err != nil {
+			return measure{}, fmt.Errorf("enqueuing: %w", err)
+		}
+	}
+	select {
+	case <-all:
+	case <-time.After(10 * time.Minute):
+		return measure{}, errors.New("the naive worker did not finish within 10 minutes")
+	}
+	m := measure{Seconds: time.Since(begun).Seconds(), Texts: len(texts), Tokens: int(tokens.Load()), Padded: int(tokens.Load())}
+	server.Shutdown()
+	return m, e.Close(ctx)
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/cmd/internal/engine"
+	"github.com/embedfleet/embedfleet/embedder"
+	"github.com/embedfleet/embedfleet/embedder/model"
+	"github.com/embedfleet/embedfleet/hub"
+	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// modelFlags are the settings that every command which loads a model has.
+type modelFlags struct {
+	model, library, cache    string
+	endpoint, token, hfCache string
+	hfHome, revision         string
+	offline                  bool
+	pooling, normalize       string
+	maxTokens                int
+	queryPrompt, docPrompt   string
+	runners, budget          int
+	noPrepack                bool
+}
+
+func (f *modelFlags) register(c *boot.Config) {
+	c.String(&f.model, "model", "", "the model: a folder, or a Hugging Face repository id, with @revision if wanted", boot.Env("MODEL"))
+	c.String(&f.library, "onnxruntime", "", "ONNX Runtime's shared library; default: the one that make setup brought", boot.Env("ONNXRUNTIME_LIB"))
+	c.String(&f.cache, "cache", "", "folder for prepared graphs; default embedfleet in the user's cache folder", boot.OnlyEnv("EMBEDFLEET_CACHE"))
+	c.String(&f.endpoint, "hf-endpoint", "", "hub or mirror to fetch from", boot.OnlyEnv("HF_ENDPOINT"))
+	c.String(&f.token, "hf-token", "", "access token of the hub", boot.OnlyEnv("HF_TOKEN"), boot.Secret)
+	c.String(&f.hfCache, "hf-cache", "", "the hub's cache folder", boot.OnlyEnv("HF_HUB_CACHE"))
+	c.String(&f.hfHome, "hf-home", "", "the hub's home; its cache is the folder hub in it", boot.OnlyEnv("HF_HOME"))
+	c.Bool(&f.offline, "offline", "use what the hub's cache holds, never the network", boot.Env("HF_HUB_OFFLINE"))
+	c.String(&f.revision, "revision", "", "branch, tag or commit of the repository")
+	c.String(&f.pooling, "pooling", "", "replaces the folder's pooling: mean, cls, max, mean_sqrt_len_tokens, lasttoken, weightedmean")
+	c.Choice(&f.normalize, "normalize", "auto", []string{"auto", "yes", "no"}, "vectors of length 1; auto does what the folder says")
+	c.Int(&f.maxTokens, "max-tokens", 0, [2]int{0, 1 << 20}, "tokens of a text that are read; 0 does what the folder says")
+	c.String(&f.queryPrompt, "query-prompt", "", "put before search texts, replaces the folder's")
+	c.String(&f.docPrompt, "document-prompt", "", "put before documents, replaces the folder's")
+	c.Int(&f.runners, "runners", 0, [2]int{0, 1024}, "native calls at once, one thread each; 0 is one per usable core")
+	c.Int(&f.budget, "token-budget", 1024, [2]int{1, 1 << 20}, "rows times longest row of one native call")
+	c.Bool(&f.noPrepack, "no-prepack", "load the plain graph: less disk, slower to boot, memory not shared between workers")
+}
+
+// settings returns what the engine needs.
+func (f *modelFlags) settings(c *boot.Config, getenv boot.Getenv) (engine.Settings, error) {
+	set := engine.Settings{
+		Model:     f.model,
+		NoPrepack: f.noPrepack,
+		Hub:       hub.Options{Endpoint: f.endpoint, Token: f.token, CacheDir: f.hfCache, Revision: f.revision, Offline: f.offline},
+		Overrides: model.Overrides{MaxTokens: f.maxTokens},
+		Options:   embedder.Options{Runners: f.runners, TokenBudget: f.budget},
+	}
+	if f.model == "" {
+		return set, boot.Usagef("--model: want a folder or a Hugging Face repository id")
+	}
+	if f.hfCache == "" && f.hfHome != "" {
+		set.Hub.CacheDir = filepath.Join(f.hfHome, "hub")
+	}
+	if f.pooling != "" {
+		pooling, err := model.ParsePooling(f.pooling)
+		if err != nil {
+			return set, boot.Usagef("--pooling: %w", err)
+		}
+		set.Overrides.Pooling = pooling
+	}
+	if f.normalize != "auto" {
+		yes := f.normalize == "yes"
+		set.Overrides.Normalize = &yes
+	}
+	if c.Given("query-prompt") {
+		set.Overrides.QueryPrompt = &f.queryPrompt
+	}
+	if c.Given("document-prompt") {
+		set.Overrides.DocumentPrompt = &f.docPrompt
+	}
+	cache, err := boot.Cache(getenv)
+	if f.cache != "" {
+		cache, err = filepath.Abs(f.cache)
+	}
+	if err != nil {
+		return set, err
+	}
+	set.Cache = cache
+	set.Library, err = f.findLibrary(cache)
+	return set, err
+}
+
+// findLibrary returns the library that was named, or the newest one that set-up brought.
+func (f *modelFlags) findLibrary(cache string) (string, error) {
+	if f.library != "" {
+		return filepath.Abs(f.library)
+	}
+	name := "libonnxruntime.so"
+	if runtime.GOOS == "darwin" {
+		name = "libonnxruntime.dylib"
+	}
+	pattern := filepath.Join(cache, "onnxruntime", "*", name)
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		return "", fmt.Errorf("looking for ONNX Runtime: %w", err)
+	}
+	if len(found) == 0 {
+		return "", fmt.Errorf("no ONNX Runtime library at %s: run make setup, or name one by --onnxruntime", pattern)
+	}
+	slices.SortFunc(found, byVersion)
+	return found[len(found)-1], nil
+}
+
+// byVersion orders paths so that 1.30 comes after 1.9: a longer run of digits is a larger number.
+func byVersion(a, b string) int {
+	pad := func(s string) string {
+		var out, digits strings.Builder
+		for _, r := range s + "/" {
+			if r >= '0' && r <= '9' {
+				digits.WriteRune(r)
+				continue
+			}
+			if digits.Len() > 0 {
+				fmt.Fprintf(&out, "%012s", digits.String())
+				digits.Reset()
+			}
+			out.WriteRune(r)
+		}
+		return out.String()
+	}
+	return strings.Compare(pad(a), pad(b))
+}
+
+// serveFlags are the settings of a serving worker.
+type serveFlags struct {
+	redisURL    string
+	alias       string
+	lanes       []string
+	concurrency int
+	queries     int
+	http        boot.Address
+	grace       time.Duration
+	loadTimeout time.Duration
+	reembed     bool
+}
+
+func (f *serveFlags) register(c *boot.Config) {
+	c.String(&f.redisURL, "redis-url", "redis://127.0.0.1:6379", "the queue's Redis", boot.Env("REDIS_URL"), boot.Secret)
+	c.String(&f.alias, "alias", "", "the model's name in the fleet; by default drawn from its folder or repository")
+	c.Strings(&f.lanes, "lanes", []string{string(tasks.Query), string(tasks.Live), string(tasks.Backfill)}, "lanes to serve")
+	c.Int(&f.concurrency, "concurrency", 512, [2]int{1, 1 << 16}, "documents leased at once; the batcher sorts that many by length")
+	c.Int(&f.queries, "query-concurrency", 64, [2]int{1, 1 << 12}, "queries leased at once")
+	c.String(&f.http.HostPort, "http", "127.0.0.1:8081", "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
+	c.Duration(&f.grace, "grace", 25*time.Second, [2]time.Duration{time.Second, time.Hour}, "time for tasks under way after SIGTERM")
+	c.Duration(&f.loadTimeout, "load-timeout", time.Hour, [2]time.Duration{time.Second, 24 * time.Hour}, "longest start-up, download included")
+	c.Bool(&f.reembed, "reembed", "take over an alias whose vectors are of another space; its documents are embedded again as they come")
+}
+
+// config is a serving worker's validated configuration.
+type config struct {
+	serveFlags
+	conn   queue.Conn
+	lanes  []tasks.Lane
+	engine engine.Settings
+}
+
+func (f *serveFlags) config(c *boot.Config, set engine.Settings) (config, error) {
+	out := config{serveFlags: *f, engine: set}
+	out.http.Spare = !c.Given("http")
+	var err error
+	if out.conn, err = queue.Parse(f.redisURL); err != nil {
+		return out, boot.Usagef("--redis-url: %w", err)
+	}
+	if out.alias == "" {
+		out.alias = boot.Alias(set.Model)
+	}
+	if err := tasks.CheckModel(out.alias); err != nil {
+		return out, boot.Usagef("--alias: %w", err)
+	}
+	for _, name := range f.lanes {
+		lane := tasks.Lane(name)
+		if !slices.Contains(tasks.Lanes, lane) {
+			return out, boot.Usagef("--lanes: %q is none of %v", name, tasks.Lanes)
+		}
+		if slices.Contains(out.lanes, lane) {
+			return out, boot.Usagef("--lanes: %q is named twice", name)
+		}
+		out.lanes = append(out.lanes, lane)
+	}
+	if len(out.lanes) == 0 {
+		return out, boot.Usagef("--lanes: want at least one of %v", tasks.Lanes)
+	}
+	return out, nil
+}
+
+// newRoot returns the command with its subcommands.
+func newRoot(s streams) *cobra.Command {
+	var (
+		models modelFlags
+		serves serveFlags
+		log    boot.Log
+	)
+	root := &cobra.Command{
+		Use:   "worker",
+		Short: "load one model, eagerly, and serve its lanes",
+		Args:  boot.NoArgs,
+	}
+	boot.Root(root, s.out, s.err)
+	c := boot.New(root.Flags())
+	models.register(c)
+	serves.register(c)
+	log.Register(c)
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := c.Resolve(s.getenv); err != nil {
+			return err
+		}
+		set, err := models.settings(c, s.getenv)
+		if err != nil {
+			return err
+		}
+		cfg, err := serves.config(c, set)
+		if err != nil {
+			return err
+		}
+		logger := log.Logger(s.err)
+		boot.RedisLog(logger)
+		logger.Info("configuration", c.Attrs()...)
+		return newWorker(logger, cfg).run(cmd.Context())
+	}
+	root.AddCommand(newEmbed(s), newTokenize(s))
+	return root
+}

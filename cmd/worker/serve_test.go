@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
+	"github.com/embedfleet/embedfleet/embedder/embedtest"
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/search"
+	"github.com/embedfleet/embedfleet/store"
+	"github.com/embedfleet/embedfleet/tasks"
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+func TestMain(m *testing.M) { testkit.VerifyMain(m) }
+
+const patience = 20 * time.Second
+
+// A trial is a worker under test with a fake model, on a real Redis.
+type trial struct {
+	t      *testing.T
+	worker *worker
+	fleet  *fleet.Fleet
+	probes string
+	gate   chan error // what the load returns, once
+	stop   context.CancelFunc
+	ended  chan error
+}
+
+func newTrial(t *testing.T, redis *testkit.Server, space vector.Space, change func(*config)) *trial {
+	t.Helper()
+	conn, err := queue.Parse(redis.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config{conn: conn, lanes: []tasks.Lane{tasks.Query, tasks.Live}, serveFlags: serveFlags{
+		alias: "quote", concurrency: 32, queries: 4, http: boot.Address{HostPort: "127.0.0.1:0"}, grace: 5 * time.Second,
+	}}
+	if change != nil {
+		change(&cfg)
+	}
+	f, err := fleet.Open(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	x := &trial{t: t, fleet: f, worker: newWorker(testkit.Logger(t), cfg), gate: make(chan error, 1), ended: make(chan error, 1)}
+	fake := &embedtest.Embedder{}
+	x.worker.load = func(ctx context.Context) (*loaded, error) {
+		select {
+		case err := <-x.gate:
+			return &loaded{
+				Embedder: fake, space: space, dim: fake.Dim(), waiting: func() int { return 0 },
+				stats: func() any { return "fake" }, close: func(context.Context) error { return nil },
+			}, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	address := make(chan net.Addr, 1)
+	x.worker.listen = func(a net.Addr) { address <- a }
+	ctx, stop := context.WithCancel(t.Context())
+	x.stop = stop
+	go func() { x.ended <- x.worker.run(ctx) }()
+	x.probes = "http://" + (<-address).String()
+	t.Cleanup(stop)
+	return x
+}
+
+func (x *trial) get(path string) (int, string) {
+	x.t.Helper()
+	req, err := http.NewRequestWithContext(x.t.Context(), http.MethodGet, x.probes+path, http.NoBody)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func (x *trial) until(what string, ok func() bool) {
+	x.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		if time.Now().After(deadline) {
+			x.t.Fatalf("not within %v: %s", patience, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (x *trial) state() string {
+	list, err := x.fleet.Workers.List(x.t.Context())
+	if err != nil || len(list) != 1 {
+		return fmt.Sprintf("%d workers, %v", len(list), err)
+	}
+	return list[0].State
+}
+
+// end waits for the worker to stop by itself or after stop.
+func (x *trial) end() error {
+	x.t.Helper()
+	select {
+	case err := <-x.ended:
+		return err
+	case <-time.After(patience):
+		x.t.Fatal("the worker does not end")
+		return nil
+	}
+}
+
+func (x *trial) enqueue(texts ...string) []queue.Receipt {
+	x.t.Helper()
+	list := make([]tasks.Task, len(texts))
+	for i, text := range texts {
+		var err error
+		if list[i], err = tasks.New("quote", tasks.Live, vector.Document{ID: text, Text: text}, nil); err != nil {
+			x.t.Fatal(err)
+		}
+	}
+	receipts, err := x.fleet.Queue.Enqueue(x.t.Context(), list)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return receipts
+}
+
+func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
+	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
+	receipts := x.enqueue("one", "two", "three")
+	x.until("the worker shows itself", func() bool { return x.state() == loading })
+	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, loading) {
+		t.Errorf("/readyz while loading: %d %q", code, body)
+	}
+	if code, _ := x.get("/livez"); code != http.StatusOK {
+		t.Errorf("/livez while loading: %d", code)
+	}
+	lanes, err := x.fleet.Lanes.Status(t.Context(), "quote")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lanes {
+		if l.Lane == tasks.Live && (l.Pending != 3 || l.Active != 0) {
+			t.Errorf("a task was taken before the model was there: %+v", l)
+		}
+	}
+
+	x.gate <- nil
+	if failures, err := x.fleet.Queue.Wait(t.Context(), receipts, nil); err != nil || len(failures) > 0 {
+		t.Fatalf("waiting: %v, %v", failures, err)
+	}
+	x.until("ready", func() bool { code, _ := x.get("/readyz"); return code == http.StatusOK && x.state() == ready })
+	rec, err := x.fleet.Store.Get(t.Context(), "quote", "two")
+	if err != nil || rec.Space != "s1" || len(rec.Chunks) != 1 {
+		t.Errorf("stored %+v, %v", rec, err)
+	}
+	if _, body := x.get("/metrics"); !strings.Contains(body, `embed_tasks_total{code="stored",kind="embed:document",outcome="done"} 3`) {
+		t.Errorf("/metrics does not count 3 stored documents:\n%s", body)
+	}
+	var status struct {
+		Worker queue.Worker `json:"worker"`
+		Engine string       `json:"engine"`
+	}
+	if _, body := x.get("/statusz"); json.Unmarshal([]byte(body), &status) != nil || status.Worker.State != ready || status.Engine != "fake" {
+		t.Errorf("/statusz: %s", body)
+	}
+
+	service := x.fleet.Search(testkit.Logger(t), "quote", &search.Options{Timeout: patience})
+	result, err := service.Search(t.Context(), "three", 1, store.Filter{})
+	if err != nil || len(result.Hits) != 1 || result.Hits[0].Document.ID != "three" || result.Hits[0].Score < 0.999 || result.Documents != 3 {
+		t.Errorf("search: %+v, %v", result, err)
+	}
+
+	x.stop()
+	if err := x.end(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	if list, err := x.fleet.Workers.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("the registry still shows %v, %v", list, err)
+	}
+}
+
+func TestALoadThatFailsEndsTheWorker(t *testing.T) {
+	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
+	receipts := x.enqueue("one")
+	cause := errors.New("config.json: model_type \"t5\" is not supported")
+	x.gate <- cause
+	if err := x.end(); !errors.Is(err, boot.ErrModel) || !errors.Is(err, cause) {
+		t.Errorf("ended with %v", err)
+	}
+	lanes, err := x.fleet.Lanes.Status(t.Context(), receipts[0].Model)
+	if err != nil || lanes[1].Pending != 1 {
+		t.Errorf("the task does not wait any more: %+v, %v", lanes, err)
+	}
+}
+
+func TestStoppedWhileLoading(t *testing.T) {
+	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
+	x.until("the worker shows itself", func() bool { return x.state() == loading })
+	x.stop()
+	if err := x.end(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestAnAliasKeepsItsSpace(t *testing.T) {
+	redis := testkit.RedisServer(t)
+	first := newTrial(t, redis, "s1", nil)
+	first.gate <- nil
+	first.until("ready", func() bool { return first.state() == ready })
+	first.stop()
+	if err := first.end(); err != nil {
+		t.Fatal(err)
+	}
+
+	second := newTrial(t, redis, "s2", nil)
+	second.gate <- nil
+	err := second.end()
+	var space *store.SpaceError
+	if !errors.As(err, &space) || !errors.Is(err, boot.ErrModel) || !strings.Contains(err.Error(), "--reembed") {
+		t.Errorf("a worker of another space ended with %v", err)
+	}
+
+	third := newTrial(t, redis, "s2", func(c *config) { c.reembed = true })
+	third.gate <- nil
+	third.until("ready", func() bool { return third.state() == ready })
+	third.stop()
+	if err := third.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBusyProbePort(t *testing.T) {
+	redis := testkit.RedisServer(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := queue.Parse(redis.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorker(testkit.Logger(t), config{conn: conn, serveFlags: serveFlags{http: boot.Address{HostPort: l.Addr().String()}}})
+	if err := w.run(t.Context()); err == nil || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("run() = %v", err)
+	}
+}
