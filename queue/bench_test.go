@@ -52,7 +52,7 @@ func BenchmarkServe(b *testing.B) {
 		left.Store(int64(b.N))
 		s := asynq.NewServerFromRedisClient(rdb, asynq.Config{
 			Concurrency:       concurrency,
-			Queues:            map[string]int{QueueName("m", tasks.Live): 1},
+			Queues:            map[string]int{queueName("m", tasks.Live): 1},
 			TaskCheckInterval: 100 * time.Millisecond,
 			LogLevel:          asynq.FatalLevel,
 		})

@@ -69,7 +69,7 @@ func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (end func(context.
 
 // taskName names a task among all lanes.
 func taskName(model string, lane tasks.Lane, id string) string {
-	return QueueName(model, lane) + "/" + id
+	return queueName(model, lane) + "/" + id
 }
 
 // suspects are the tasks that were inside a native call when their worker died.

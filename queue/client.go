@@ -29,19 +29,20 @@ var ErrInvalid = errors.New("task cannot be enqueued")
 // A State is what became of a task that was handed to [Client.Enqueue].
 type State string
 
-// The states of a receipt. All but Refused and Unknown are success for the producer.
+// The states of a receipt. All but Full, Refused and Unknown are success for the producer.
 const (
 	Enqueued State = "enqueued" // new
 	Attached State = "attached" // the same task waits or runs already
 	Done     State = "done"     // the same task was done a short while ago
-	Rerun    State = "rerun"    // the same task had failed for good and is tried again
+	Rerun    State = "rerun"    // the same task had failed for good and is tried again; its dead letter is gone
 	Repaired State = "repaired" // a left-over of the same task was in the way and was replaced
+	Full     State = "full"     // there is no room for it now; Err is a [*FullError]
 	Refused  State = "refused"  // not a task the queue can carry; see Err
 	Unknown  State = "unknown"  // Redis did not answer; enqueuing it again is safe
 )
 
 // Accepted reports whether the task is, or was, in the queue's care.
-func (s State) Accepted() bool { return s != Refused && s != Unknown }
+func (s State) Accepted() bool { return s != Full && s != Refused && s != Unknown }
 
 // A Receipt tells what became of one task. It is enough to wait for the task.
 type Receipt struct {
@@ -49,7 +50,7 @@ type Receipt struct {
 	Model string
 	Lane  tasks.Lane
 	State State
-	Err   error // of Refused and Unknown, else nil
+	Err   error // of Full, Refused and Unknown, else nil
 }
 
 // ClientOptions may be nil.
@@ -60,6 +61,8 @@ type ClientOptions struct {
 	// Retention is how long a task that is done is remembered, in whole seconds; 0 means not at all. A
 	// remembered task answers [Done] to its next producer and costs Redis its payload for that time (T17).
 	Retention time.Duration
+	// Limits bound what may wait; by default only Redis's memory does.
+	Limits Limits
 }
 
 // A Client enqueues tasks and waits for them. It is safe for concurrent use. The Redis client is the
@@ -69,12 +72,15 @@ type Client struct {
 	enqueue   script
 	maxRetry  int
 	retention time.Duration
+	gauge     *gauge // nil: no limits
 }
 
 // NewClient returns a client. It does no I/O.
 func NewClient(rdb redis.UniversalClient, opts *ClientOptions) *Client {
-	c := &Client{rdb: rdb, enqueue: newScript(enqueueLua), maxRetry: defaultMaxRetry}
+	c := &Client{rdb: rdb, enqueue: newScript(lettersLua + enqueueLua), maxRetry: defaultMaxRetry}
+	c.gauge = newGauge(rdb, Limits{})
 	if opts != nil {
+		c.gauge.limits = opts.Limits
 		c.retention = max(0, opts.Retention)
 		if opts.MaxRetry > 0 {
 			c.maxRetry = opts.MaxRetry
@@ -83,10 +89,17 @@ func NewClient(rdb redis.UniversalClient, opts *ClientOptions) *Client {
 	return c
 }
 
+// insider returns a client for tasks that are in the queue's care already, which no limit may turn away.
+func insider(rdb redis.UniversalClient) *Client {
+	c := NewClient(rdb, nil)
+	c.gauge = nil
+	return c
+}
+
 // Enqueue hands tasks to their lanes and returns one receipt per task, in the tasks' order. Tasks travel
 // in chunks of one round trip each; the order within a lane is the tasks' order.
 //
-// A task that can't be enqueued is refused on its own receipt and stops nobody else. The error is non-nil
+// A task that can't be enqueued, or finds no room, is refused on its own receipt and stops nobody else. The error is non-nil
 // only if Redis failed: then it says how many were accepted, the receipts of the rest say Unknown, and
 // enqueuing everything again is safe, since ids decide.
 func (c *Client) Enqueue(ctx context.Context, list []tasks.Task) ([]Receipt, error) {
@@ -116,6 +129,8 @@ type bulk struct {
 	tasks    []tasks.Task
 	receipts []Receipt // beside tasks
 
+	room  map[string]int64      // how many may wait, 0 for any number, by queue name
+	full  map[string]*FullError // of the lanes that take nobody now, by queue name
 	chunk []*group
 	open  map[string]*group // of chunk, those with room, by queue name
 	count int               // tasks in chunk
@@ -139,6 +154,10 @@ func (b *bulk) run(ctx context.Context) error {
 			b.receipts[i].State, b.receipts[i].Err = Refused, err
 			continue
 		}
+		if full := b.full[queueName(t.Model, t.Lane)]; full != nil {
+			b.receipts[i].State, b.receipts[i].Err = Full, full
+			continue
+		}
 		b.add(i, msg)
 		if b.count == chunkTasks || b.bytes >= chunkBytes {
 			if err := b.flush(ctx); err != nil {
@@ -146,19 +165,29 @@ func (b *bulk) run(ctx context.Context) error {
 			}
 		}
 	}
-	return b.flush(ctx)
+	if err := b.flush(ctx); err != nil {
+		return err
+	}
+	if err := b.revive(ctx); err != nil {
+		return fmt.Errorf("dropping the dead letters of tasks that were enqueued: %w", err)
+	}
+	return nil
 }
 
 // register names the queues in asynq's registry: every time, for the set may be lost while the tasks are
-// not (T8), and once per call costs nothing.
+// not (T8), and once per call costs nothing. It also learns what room they have.
 func (b *bulk) register(ctx context.Context) error {
-	seen := map[string]bool{}
+	b.room, b.full = map[string]int64{}, map[string]*FullError{}
 	var names []any
 	for _, t := range b.tasks {
-		name := QueueName(t.Model, t.Lane)
-		if !seen[name] && checkLane(t.Model, t.Lane) == nil {
-			seen[name] = true
-			names = append(names, name)
+		name := queueName(t.Model, t.Lane)
+		if _, seen := b.room[name]; seen || checkLane(t.Model, t.Lane) != nil {
+			continue
+		}
+		names = append(names, name)
+		b.room[name] = 0
+		if b.client.gauge != nil {
+			b.room[name], b.full[name] = b.client.gauge.room(ctx, t.Model, t.Lane)
 		}
 	}
 	if len(names) == 0 {
@@ -167,14 +196,49 @@ func (b *bulk) register(ctx context.Context) error {
 	return b.client.rdb.SAdd(ctx, registryKey, names...).Err()
 }
 
+// revive drops the dead letters that tasks of this call have in other lanes than the one they entered, where
+// the script has seen to it: whoever is enqueued again is not dead. It costs one small read per model while
+// nobody is dead.
+func (b *bulk) revive(ctx context.Context) error {
+	entered := map[string]map[tasks.Lane][]string{} // model -> lane -> ids
+	for _, r := range b.receipts {
+		if r.State != Enqueued && r.State != Rerun && r.State != Repaired {
+			continue
+		}
+		if entered[r.Model] == nil {
+			entered[r.Model] = map[tasks.Lane][]string{}
+		}
+		entered[r.Model][r.Lane] = append(entered[r.Model][r.Lane], r.ID)
+	}
+	dead := NewDead(b.client.rdb)
+	for model, ids := range entered {
+		lanes, err := dead.lanes(ctx, model)
+		if err != nil {
+			return err
+		}
+		for _, lane := range lanes {
+			for other, list := range ids {
+				if other == lane {
+					continue
+				}
+				if _, err := dead.forget(ctx, keysOf(model, lane), list); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (b *bulk) add(i int, msg []byte) {
 	t := b.tasks[i]
 	k := keysOf(t.Model, t.Lane)
 	g := b.open[string(k)]
 	if g == nil || len(g.indexes) == callTasks {
 		g = &group{call: call{
-			keys: []string{k.pending(), k.active(), k.lease(), k.scheduled(), k.retry(), k.archived(), k.completed()},
-			args: []any{time.Now().UnixNano()},
+			keys: []string{k.pending(), k.active(), k.lease(), k.scheduled(), k.retry(), k.archived(), k.completed(),
+				k.dead(), k.causes(), k.cancelled(), k.counts()},
+			args: []any{time.Now().UnixNano(), k.letters(), b.room[queueName(t.Model, t.Lane)]},
 		}}
 		b.open[string(k)] = g
 		b.chunk = append(b.chunk, g)
@@ -201,10 +265,29 @@ func (b *bulk) flush(ctx context.Context) error {
 		for n, answer := range answers {
 			b.receipts[g.indexes[n]].State = State(answer)
 		}
+		b.explain(g)
 	}
 	b.chunk, b.count, b.bytes = nil, 0, 0
 	clear(b.open)
 	return err
+}
+
+// explain adds to the receipts of tasks that found no room when there may be some.
+func (b *bulk) explain(g *group) {
+	var refused []int
+	for _, i := range g.indexes {
+		if b.receipts[i].State == Full {
+			refused = append(refused, i)
+		}
+	}
+	if len(refused) == 0 {
+		return
+	}
+	t := b.tasks[refused[0]]
+	err := b.client.gauge.full(t.Model, t.Lane, b.room[queueName(t.Model, t.Lane)], int64(len(b.tasks)))
+	for _, i := range refused {
+		b.receipts[i].Err = err
+	}
 }
 
 // message returns the wire form of t as asynq's own client would write it, never a unique lock (T15).
@@ -216,10 +299,11 @@ func (c *Client) message(t tasks.Task) ([]byte, error) {
 		Type:      string(t.Kind),
 		Payload:   t.Payload,
 		ID:        t.ID,
-		Queue:     QueueName(t.Model, t.Lane),
+		Queue:     queueName(t.Model, t.Lane),
 		Retry:     c.maxRetry,
 		Timeout:   t.Timeout,
 		Retention: c.retention,
+		Expires:   t.Expires,
 	}
 	return m.append(make([]byte, 0, len(t.Payload)+256)), nil
 }

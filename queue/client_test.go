@@ -29,7 +29,7 @@ func TestEnqueueEqualsAsynq(t *testing.T) {
 		want.Payload = payload
 		theirs := asynq.NewClientFromRedisClient(rdb) // a new one, for it names a queue only once (T8)
 		_, err := theirs.Enqueue(asynq.NewTask(string(want.Kind), payload), asynq.TaskID(want.ID),
-			asynq.Queue(QueueName("m", tasks.Live)), asynq.MaxRetry(7), asynq.Timeout(want.Timeout),
+			asynq.Queue(queueName("m", tasks.Live)), asynq.MaxRetry(7), asynq.Timeout(want.Timeout),
 			asynq.Retention(90*time.Second))
 		if err != nil {
 			t.Fatal(err)
@@ -110,12 +110,12 @@ func TestEnqueueConflicts(t *testing.T) {
 	}{
 		{"pending", func(context.Context, *redis.Client, laneKeys) {}, Attached, "pending"},
 		{"active", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.RPopLPush(ctx, k.pending(), k.active())
+			rdb.LMove(ctx, k.pending(), k.active(), "RIGHT", "LEFT")
 			rdb.ZAdd(ctx, k.lease(), redis.Z{Score: 1, Member: "t1"})
 			rdb.HSet(ctx, k.task("t1"), "state", "active")
 		}, Attached, "active lease"},
 		{"active without lease", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.RPopLPush(ctx, k.pending(), k.active())
+			rdb.LMove(ctx, k.pending(), k.active(), "RIGHT", "LEFT")
 			rdb.HSet(ctx, k.task("t1"), "state", "active")
 		}, Attached, "active"},
 		{"scheduled", moveTo(laneKeys.scheduled, "scheduled"), Attached, "scheduled"},
@@ -187,6 +187,9 @@ func whereabouts(t *testing.T, rdb redis.UniversalClient, k laneKeys, id string)
 		if rdb.ZScore(ctx, set, id).Err() == nil {
 			names = append(names, strings.TrimPrefix(set, string(k)))
 		}
+	}
+	if rdb.ZScore(ctx, k.dead(), id).Err() == nil {
+		names = append(names, "dead")
 	}
 	return strings.Join(names, " ")
 }
@@ -345,7 +348,7 @@ func BenchmarkEnqueue(b *testing.B) {
 		b.ResetTimer()
 		for _, t := range list {
 			_, err := c.Enqueue(asynq.NewTask(string(t.Kind), t.Payload), asynq.TaskID(t.ID),
-				asynq.Queue(QueueName(t.Model, t.Lane)), asynq.MaxRetry(25), asynq.Timeout(t.Timeout))
+				asynq.Queue(queueName(t.Model, t.Lane)), asynq.MaxRetry(25), asynq.Timeout(t.Timeout))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -1,13 +1,17 @@
 -- Puts tasks of one lane there, whatever became of earlier tasks of the same ids (T16). Equal in effect to
 -- asynq's own enqueue where there is no earlier one.
 --
--- KEYS  1 pending  2 active  3 lease  4 scheduled  5 retry  6 archived  7 completed  8... task hashes
--- ARGV  1 now, Unix nanoseconds; then for each task its id and its message
+-- KEYS  1 pending  2 active  3 lease  4 scheduled  5 retry  6 archived  7 completed  8 dead  9 causes
+--       10 cancelled  11 counts  12... task hashes
+-- ARGV  1 now, Unix nanoseconds  2 prefix of the letters, which share the slot of the keys
+--       3 how many may wait, 0 for any number
+--       then for each task its id and its message
 -- Returns one word for each task:
 --   enqueued  it is new
 --   attached  it waits or runs already
 --   done      it was done a short while ago and is still remembered
---   rerun     it had failed for good and gets a new life
+--   rerun     it had failed for good and gets a new life; its dead letter is gone
+--   full      there is no room for it, nothing was done
 --   repaired  its hash was left over without a place in any list, and was replaced
 local fresh = {} -- ids of this call, which are in no list until the end
 
@@ -40,21 +44,41 @@ local function judge(hash, id)
 end
 
 local answers, ids = {}, {}
-for i = 8, #KEYS do
-	local hash, id, msg = KEYS[i], ARGV[2 * (i - 7)], ARGV[2 * (i - 7) + 1]
+local letters = redis.call('EXISTS', KEYS[8]) == 1 -- saves a look per task
+local cancelled = redis.call('EXISTS', KEYS[10]) == 1
+local room = tonumber(ARGV[3])
+room = room > 0 and room - redis.call('LLEN', KEYS[1]) or math.huge
+local attached = 0
+for i = 12, #KEYS do
+	local n = 4 + 2 * (i - 12)
+	local hash, id, msg = KEYS[i], ARGV[n], ARGV[n + 1]
 	local answer = 'enqueued'
 	if redis.call('EXISTS', hash) == 1 then
 		answer = judge(hash, id)
 		if answer == 'rerun' or answer == 'repaired' then
 			redis.call('DEL', hash)
 		end
+	elseif #ids >= room then
+		answer = 'full'
 	end
-	if answer ~= 'attached' and answer ~= 'done' then
+	if answer ~= 'attached' and answer ~= 'done' and answer ~= 'full' then
 		redis.call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1])
 		fresh[id] = true
 		ids[#ids + 1] = id
+		if letters and forget(KEYS[8], KEYS[9], ARGV[2] .. id, id) then
+			answer = 'rerun'
+		end
 	end
-	answers[i - 7] = answer
+	if cancelled and answer ~= 'full' then
+		redis.call('ZREM', KEYS[10], id) -- somebody wants it again
+	end
+	if answer == 'attached' or answer == 'done' then
+		attached = attached + 1
+	end
+	answers[i - 11] = answer
+end
+if attached > 0 then
+	redis.call('HINCRBY', KEYS[11], 'duplicates', attached)
 end
 if #ids > 0 then
 	redis.call('LPUSH', KEYS[1], unpack(ids))

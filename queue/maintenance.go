@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,9 +16,6 @@ import (
 
 //go:embed reap.lua
 var reapLua string
-
-//go:embed bury.lua
-var buryLua string
 
 //go:embed forward.lua
 var forwardLua string
@@ -51,10 +49,13 @@ type Maintenance struct {
 	lanes *Lanes
 	named []string
 
-	reap, bury, forward script
-	client              *Client   // puts tasks into quarantine
-	last                time.Time // of the latest sweep that reached Redis; Run's goroutine only
-	charging            time.Time // when the amnesty ends; Run's goroutine only
+	reap, bury, leave, forward script
+
+	client   *Client // puts tasks into quarantine
+	dead     *Dead
+	trimmed  time.Time // when; Run's goroutine only
+	last     time.Time // of the latest sweep that reached Redis; Run's goroutine only
+	charging time.Time // when the amnesty ends; Run's goroutine only
 }
 
 // NewMaintenance returns it; nothing happens before Run. The Redis client is the caller's.
@@ -64,9 +65,11 @@ func NewMaintenance(rdb redis.UniversalClient, opts *MaintenanceOptions) *Mainte
 		log:     slog.New(slog.DiscardHandler),
 		lanes:   NewLanes(rdb),
 		reap:    newScript(reapLua),
-		bury:    newScript(buryLua),
+		bury:    newScript(lettersLua + buryLua),
+		leave:   newScript(leaveLua),
+		dead:    NewDead(rdb),
 		forward: newScript(forwardLua),
-		client:  NewClient(rdb, nil),
+		client:  insider(rdb),
 	}
 	if opts != nil {
 		m.named = opts.Models
@@ -103,12 +106,21 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the calls of dead workers: %w", err)
 	}
+	trim := time.Since(m.trimmed) >= trimEvery
+	if trim {
+		m.trimmed = time.Now()
+	}
 	var errs []error
-	for _, model := range append(models, m.named...) {
+	models = append(models, m.named...)
+	slices.Sort(models)
+	for _, model := range slices.Compact(models) {
 		for _, lane := range tasks.Lanes {
 			l := laneSweep{m, keysOf(model, lane), model, lane}
-			if err := errors.Join(l.reapAll(ctx, suspects), l.forwardAll(ctx)); err != nil {
+			if err := errors.Join(l.reapAll(ctx, suspects), l.forwardAll(ctx), l.buryArchived(ctx)); err != nil {
 				errs = append(errs, fmt.Errorf("lane %s of %s: %w", lane, model, err))
+			}
+			if trim {
+				errs = append(errs, l.trim(ctx), l.forgetCancelled(ctx))
 			}
 		}
 	}
@@ -127,7 +139,7 @@ func (m *Maintenance) suspects(ctx context.Context) (suspects, error) {
 	}
 	m.last = now
 	if now.Before(m.charging) {
-		return nil, nil
+		return suspects{}, nil
 	}
 	return s, nil
 }
@@ -164,7 +176,7 @@ func (l laneSweep) reapAll(ctx context.Context, charged suspects) error {
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), callTasks)
-		if err := l.reapSome(ctx, ids[:n], charged); err != nil {
+		if _, err := l.reapSome(ctx, ids[:n], charged); err != nil {
 			return fmt.Errorf("taking abandoned tasks back: %w", err)
 		}
 		ids = ids[n:]
@@ -200,12 +212,13 @@ func (l laneSweep) abandoned(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-func (l laneSweep) reapSome(ctx context.Context, ids []string, charged suspects) error {
+// reapSome runs the script for some tasks and returns its words.
+func (l laneSweep) reapSome(ctx context.Context, ids []string, charged suspects) ([]string, error) {
 	limit := quarantineAfter
 	if l.lane == tasks.Quarantine {
 		limit++ // its next crash
 	}
-	keys := []string{l.keys.active(), l.keys.lease(), l.keys.pending()}
+	keys := []string{l.keys.active(), l.keys.lease(), l.keys.pending(), l.keys.counts()}
 	args := []any{leaseMargin, limit}
 	for _, id := range ids {
 		keys = append(keys, l.keys.task(id))
@@ -213,65 +226,18 @@ func (l laneSweep) reapSome(ctx context.Context, ids []string, charged suspects)
 	}
 	answers, err := l.reap.Run(ctx, l.rdb, keys, args...).StringSlice()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	counts := map[string]int{}
 	for i, answer := range answers {
 		counts[answer]++
 		if answer == "suspect" {
 			if err := l.convict(ctx, ids[i]); err != nil {
-				return fmt.Errorf("moving task %s to quarantine: %w", ids[i], err)
+				return answers, fmt.Errorf("moving task %s to quarantine: %w", ids[i], err)
 			}
 		}
 	}
 	l.log.Warn("took tasks of a dead worker back", "model", l.model, "lane", string(l.lane),
-		"returned", counts["returned"], "gone", counts["gone"], "suspect", counts["suspect"])
-	return nil
-}
-
-// convict moves a task that crashed too often to quarantine, or out of it to the dead. The task is in the
-// new lane before it leaves the old one, which may be another hash slot; whoever repeats this after a
-// crash in between finds it attached there.
-func (l laneSweep) convict(ctx context.Context, id string) error {
-	fields, err := l.rdb.HMGet(ctx, l.keys.task(id), "msg", "crashes").Result()
-	if err != nil {
-		return err
-	}
-	raw, _ := fields[0].(string)
-	crashes, _ := fields[1].(string)
-	msg, err := parseMessage([]byte(raw))
-	if err != nil {
-		return l.buryAs(ctx, &message{Type: "unreadable", ID: id, Queue: QueueName(l.model, l.lane), Payload: []byte(raw)},
-			"poison: crashed workers, and its message can't be read")
-	}
-	if l.lane == tasks.Quarantine {
-		return l.buryAs(ctx, msg, "poison: it crashed its worker "+crashes+" times, the last time alone")
-	}
-	moved := tasks.Task{ID: id, Kind: tasks.Kind(msg.Type), Model: l.model, Lane: tasks.Quarantine,
-		Payload: msg.Payload, Timeout: max(msg.Timeout, time.Second)}
-	receipts, err := l.client.Enqueue(ctx, []tasks.Task{moved})
-	if err != nil {
-		return err
-	}
-	if receipts[0].Err != nil {
-		return l.buryAs(ctx, msg, "poison: "+receipts[0].Err.Error())
-	}
-	// Its past goes with it. Of an older task in the way it is the same past.
-	if err := l.rdb.HSet(ctx, keysOf(l.model, tasks.Quarantine).task(id), "crashes", crashes).Err(); err != nil {
-		return err
-	}
-	l.log.Warn("task goes to quarantine", "task", id, "crashes", crashes)
-	return l.end(ctx, id, nil)
-}
-
-// buryAs makes a task dead.
-func (l laneSweep) buryAs(ctx context.Context, msg *message, cause string) error {
-	msg.ErrorMsg, msg.LastFailedAt = cause, time.Now()
-	l.log.Error("task is dead", "task", msg.ID, "cause", cause)
-	return l.end(ctx, msg.ID, msg.append(nil))
-}
-
-func (l laneSweep) end(ctx context.Context, id string, msg []byte) error {
-	keys := []string{l.keys.active(), l.keys.lease(), l.keys.archived(), l.keys.task(id)}
-	return l.bury.Run(ctx, l.rdb, keys, id, msg, time.Now().Unix()).Err()
+		"returned", counts["returned"], "gone", counts["gone"], "suspect", counts["suspect"], "buried", counts["buried"])
+	return answers, nil
 }

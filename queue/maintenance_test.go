@@ -18,7 +18,7 @@ func lease(t *testing.T, rdb *redis.Client, lane tasks.Lane, n int) {
 	t.Helper()
 	k := keysOf("m", lane)
 	for range n {
-		id, err := rdb.RPopLPush(t.Context(), k.pending(), k.active()).Result()
+		id, err := rdb.LMove(t.Context(), k.pending(), k.active(), "RIGHT", "LEFT").Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,12 +169,12 @@ func TestOddTasksAreTakenBack(t *testing.T) {
 		{"hash gone", func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.Del(ctx, k.task("t1")) }, ""},
 		{"lease without active", func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.Del(ctx, k.active()) }, "pending"},
 		{"lease of a pending task", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.RPopLPush(ctx, k.active(), k.pending())
+			rdb.LMove(ctx, k.active(), k.pending(), "RIGHT", "LEFT")
 			rdb.HSet(ctx, k.task("t1"), "state", "pending")
 		}, "pending"},
 		{"junk message", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
 			rdb.HSet(ctx, k.task("t1"), "msg", "\xff\xff", "crashes", quarantineAfter)
-		}, "archived"},
+		}, "dead"},
 		{"renewed in time", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
 			rdb.ZAdd(ctx, k.lease(), redis.Z{Score: float64(time.Now().Add(time.Hour).Unix()), Member: "t1"})
 		}, "active lease"},
@@ -244,7 +244,7 @@ func TestMaintenanceOnRedis(t *testing.T) {
 		t.Errorf("the suspect is in %q of quarantine", got)
 	}
 	msg, err := parseMessage([]byte(rdb.HGet(ctx, alone.task("t2"), "msg").Val()))
-	if err != nil || msg.Queue != QueueName("m", tasks.Quarantine) || string(msg.Payload) != `{"n":2}` {
+	if err != nil || msg.Queue != queueName("m", tasks.Quarantine) || string(msg.Payload) != `{"n":2}` {
 		t.Errorf("message %+v, %v", msg, err)
 	}
 	if since := rdb.HGet(ctx, k.task("t1"), "pending_since").Val(); len(since) != len("1700000000000000000") {

@@ -24,10 +24,15 @@ const (
 	fieldTimeout      = 8
 	fieldLastFailedAt = 11
 	fieldRetention    = 12
+	fieldHeaders      = 15 // map<string, string>: an entry has its name as field 1, its value as field 2
 )
 
+// expiresHeader names the header that says when nobody waits for a task any more, in RFC 3339. asynq's own
+// deadline is of no use for that: a task whose deadline has passed is retried until it dies (T12).
+const expiresHeader = "expires_at"
+
 // A message is the part of asynq's TaskMessage that this room writes or reads. The rest of asynq's fields
-// (deadline, unique key, group, headers) stay empty in everything we enqueue.
+// (deadline, unique key, group, other headers) stay empty in everything we enqueue.
 type message struct {
 	Type         string
 	Payload      []byte
@@ -39,6 +44,7 @@ type message struct {
 	Timeout      time.Duration // whole seconds
 	LastFailedAt time.Time     // zero if it never failed
 	Retention    time.Duration // whole seconds
+	Expires      time.Time     // header expiresHeader; zero: never
 }
 
 // append appends the wire form of m to dst: fields in the order of their numbers, zero values left out, as
@@ -55,7 +61,13 @@ func (m *message) append(dst []byte) []byte {
 	if !m.LastFailedAt.IsZero() {
 		dst = appendVarint(dst, fieldLastFailedAt, m.LastFailedAt.Unix())
 	}
-	return appendVarint(dst, fieldRetention, int64(m.Retention/time.Second))
+	dst = appendVarint(dst, fieldRetention, int64(m.Retention/time.Second))
+	if m.Expires.IsZero() {
+		return dst
+	}
+	entry := appendBytes(nil, 1, expiresHeader)
+	entry = appendBytes(entry, 2, m.Expires.UTC().Format(time.RFC3339Nano))
+	return appendBytes(dst, fieldHeaders, entry)
 }
 
 func appendBytes[T string | []byte](dst []byte, num protowire.Number, v T) []byte {
@@ -116,7 +128,37 @@ func (m *message) setBytes(num protowire.Number, v []byte) {
 		m.Queue = string(v)
 	case fieldErrorMsg:
 		m.ErrorMsg = string(v)
+	case fieldHeaders:
+		m.setHeader(v)
 	}
+}
+
+// setHeader reads an entry of the headers and passes over those it does not know, or can't read.
+func (m *message) setHeader(entry []byte) {
+	var words [2]string
+	for len(entry) > 0 {
+		num, typ, n := protowire.ConsumeTag(entry)
+		if n < 0 || typ != protowire.BytesType || num > 2 {
+			return
+		}
+		v, size := protowire.ConsumeBytes(entry[n:])
+		if size < 0 {
+			return
+		}
+		words[num-1], entry = string(v), entry[n+size:]
+	}
+	if words[0] == expiresHeader {
+		m.Expires = parseExpires(words[1])
+	}
+}
+
+// parseExpires reads a header's value, the zero time if it can't: then the task never expires.
+func parseExpires(s string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 func (m *message) setVarint(num protowire.Number, v int64) {

@@ -14,13 +14,13 @@ const (
 	registryKey = "asynq:queues"
 )
 
-// QueueName returns the asynq queue of a model's lane, "embed:<alias>:<lane>".
-func QueueName(model string, lane tasks.Lane) string {
+// queueName returns the asynq queue of a model's lane, "embed:<alias>:<lane>".
+func queueName(model string, lane tasks.Lane) string {
 	return queuePrefix + model + ":" + string(lane)
 }
 
-// ParseQueueName is the inverse of [QueueName]. It reports false for a queue that is not one of ours.
-func ParseQueueName(name string) (model string, lane tasks.Lane, ok bool) {
+// parseQueueName is the inverse of [queueName]. It reports false for a queue that is not one of ours.
+func parseQueueName(name string) (model string, lane tasks.Lane, ok bool) {
 	rest, ours := strings.CutPrefix(name, queuePrefix)
 	model, last, found := strings.Cut(rest, ":")
 	lane = tasks.Lane(last)
@@ -45,7 +45,7 @@ func checkLane(model string, lane tasks.Lane) error {
 type laneKeys string
 
 func keysOf(model string, lane tasks.Lane) laneKeys {
-	return laneKeys("asynq:{" + QueueName(model, lane) + "}:")
+	return laneKeys("asynq:{" + queueName(model, lane) + "}:")
 }
 
 func (k laneKeys) task(id string) string { return k.tasks() + id }
@@ -57,4 +57,14 @@ func (k laneKeys) scheduled() string     { return string(k) + "scheduled" }
 func (k laneKeys) retry() string         { return string(k) + "retry" }
 func (k laneKeys) archived() string      { return string(k) + "archived" }
 func (k laneKeys) completed() string     { return string(k) + "completed" }
+func (k laneKeys) processed() string     { return string(k) + "processed" } // a counter
 func (k laneKeys) paused() string        { return string(k) + "paused" }
+
+// The keys of our own, in the same hash slot.
+func (k laneKeys) own() string             { return "embedfleet" + strings.TrimPrefix(string(k), "asynq") }
+func (k laneKeys) dead() string            { return k.own() + "dead" }
+func (k laneKeys) causes() string          { return k.own() + "dead:causes" }
+func (k laneKeys) cancelled() string       { return k.own() + "cancelled" }
+func (k laneKeys) counts() string          { return k.own() + "counts" }
+func (k laneKeys) letter(id string) string { return k.letters() + id }
+func (k laneKeys) letters() string         { return k.own() + "letter:" } // prefix of every letter's hash

@@ -54,18 +54,22 @@ type pool struct {
 	others  []*slots // to be empty while this pool runs a task
 	grace   time.Duration
 	faults  faults
+	deaths  *obituaries
+	revoked *revocations
+	breaker *breaker
 }
 
 // newPools returns a pool for each plan that has one of the lanes.
 func newPools(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Handler, o ServerOptions) []*pool {
+	revoked := newRevocations(rdb, alias, lanes, o)
 	var pools []*pool
 	var all []*slots
 	for _, plan := range plans {
-		config := asynqConfig(o)
+		config := asynqConfig(rdb, o)
 		config.Queues = map[string]int{}
 		for lane, weight := range plan.weights {
 			if slices.Contains(lanes, lane) {
-				config.Queues[QueueName(alias, lane)] = weight
+				config.Queues[queueName(alias, lane)] = weight
 			}
 		}
 		if len(config.Queues) == 0 {
@@ -80,6 +84,9 @@ func newPools(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Han
 			slots:   newSlots(config.Concurrency),
 			grace:   o.Grace,
 			faults:  o.faults,
+			deaths:  newObituaries(rdb, o),
+			revoked: revoked,
+			breaker: newBreaker(),
 		}
 		if plan.alone {
 			p.others = slices.Clone(all)
@@ -105,7 +112,12 @@ func (p *pool) ProcessTask(ctx context.Context, at *asynq.Task) error {
 	if err != nil {
 		return judge(tasks.AsPermanent(err))
 	}
-	leave, err := p.enter(ctx, t)
+	if !t.Expires.IsZero() && time.Now().After(t.Expires) {
+		return judge(expiredError{})
+	}
+	inner, revoke := context.WithCancelCause(ctx)
+	defer revoke(nil)
+	leave, err := p.enter(inner, t, revoke)
 	if err != nil {
 		return judge(err)
 	}
@@ -113,12 +125,37 @@ func (p *pool) ProcessTask(ctx context.Context, at *asynq.Task) error {
 	if p.faults.freeSlotEarly {
 		context.AfterFunc(ctx, leave)
 	}
-	return p.try(ctx, t)
+	if p.revoked.has(t.ID) && p.revoked.confirmed(ctx, t) {
+		return judge(revokedError{})
+	}
+	err = p.try(inner, t)
+	if cause := context.Cause(inner); err != nil && errors.Is(cause, revokedError{}) {
+		if !p.revoked.confirmed(ctx, t) {
+			return judge(wantedError{}) // again, meanwhile
+		}
+		return judge(cause)
+	}
+	return p.end(ctx, t, err)
+}
+
+// end buries a task whose time is over and tells asynq to forget it; all other verdicts are asynq's to carry
+// out. After the deadline or a lost lease the task may be another worker's, and asynq no longer listens.
+func (p *pool) end(ctx context.Context, t tasks.Task, err error) error {
+	if err == nil || ctx.Err() != nil || !isFailure(err) {
+		return err
+	}
+	if outcomeOf(err) != tasks.Permanent && !lastTry(ctx) {
+		return err
+	}
+	if p.deaths.bury(ctx, t, err) {
+		return asynq.RevokeTask
+	}
+	return err
 }
 
 // enter waits for a slot, and for the others to be empty if it must. It gives up half-way to the deadline:
 // at the deadline itself asynq would count a failure.
-func (p *pool) enter(ctx context.Context, t tasks.Task) (leave func(), err error) {
+func (p *pool) enter(ctx context.Context, t tasks.Task, revoke context.CancelCauseFunc) (leave func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, t.Timeout/2)
 	defer cancel()
 	var held []func()
@@ -135,7 +172,7 @@ func (p *pool) enter(ctx context.Context, t tasks.Task) (leave func(), err error
 		}
 		held = append(held, release)
 	}
-	release, err := p.slots.enter(wait, t)
+	release, err := p.slots.enter(wait, t, revoke)
 	if err != nil {
 		leave()
 		return nil, busy(ctx, err)
@@ -156,7 +193,7 @@ func busy(ctx context.Context, err error) error {
 // tries again, until there is a verdict or asynq takes it back.
 func (p *pool) try(ctx context.Context, t tasks.Task) error {
 	for {
-		err := judge(p.call(ctx, t))
+		err := p.once(ctx, t)
 		if err == nil || isFailure(err) || !lastTry(ctx) {
 			return err
 		}
@@ -168,6 +205,18 @@ func (p *pool) try(ctx context.Context, t tasks.Task) error {
 			return err
 		}
 	}
+}
+
+// once calls the handler once, as soon as the lane is not held back; it gives up half-way to the deadline.
+func (p *pool) once(ctx context.Context, t tasks.Task) error {
+	if !p.breaker.free() {
+		wait, cancel := context.WithTimeout(ctx, t.Timeout/2)
+		defer cancel()
+		if err := p.breaker.enter(wait, t.ID); err != nil {
+			return judge(err)
+		}
+	}
+	return p.breaker.leave(t.ID, judge(p.call(ctx, t)))
 }
 
 // call calls the handler and turns a panic into a permanent error: the same task would panic again.
@@ -191,7 +240,7 @@ func lastTry(ctx context.Context) bool {
 func taskOf(ctx context.Context, at *asynq.Task) (tasks.Task, error) {
 	id, _ := asynq.GetTaskID(ctx)
 	name, _ := asynq.GetQueueName(ctx)
-	model, lane, ok := ParseQueueName(name)
+	model, lane, ok := parseQueueName(name)
 	if !ok {
 		return tasks.Task{}, fmt.Errorf("queue %q is not a lane of a model", name)
 	}
@@ -202,6 +251,7 @@ func taskOf(ctx context.Context, at *asynq.Task) (tasks.Task, error) {
 		Model:   model,
 		Lane:    lane,
 		Payload: at.Payload(),
-		Timeout: time.Until(deadline).Round(time.Second),
+		Timeout: (time.Until(deadline) + time.Second - 1).Truncate(time.Second), // a moment has passed
+		Expires: parseExpires(at.Headers()[expiresHeader]),
 	}, nil
 }

@@ -1,7 +1,7 @@
 -- Takes tasks of a dead worker back (T2, T34). Every id is judged again here, by Redis's clock, since it was
 -- listed a moment ago. Never looks into a message.
 --
--- KEYS  1 active  2 lease  3 pending  4... task hashes
+-- KEYS  1 active  2 lease  3 pending  4 counts  5... task hashes
 -- ARGV  1 how many seconds a lease must have lapsed  2 crashes that make a task suspect
 --       then for each task its id and the worker that died inside it, '' for none: each worker is charged
 --       to a task once, for its calls are remembered longer than its tasks stay away
@@ -9,6 +9,7 @@
 --   alive     its lease holds, or it is not active any more: nothing was done
 --   returned  it is at the head of its lane again, no retry charged
 --   gone      its hash is gone: the id was taken out of the lists
+--   buried    its dead letter was written before the worker could acknowledge it: it was taken out too
 --   suspect   it has crashed too often; it stays active under a new lease of 30 s, for the caller to move
 local time = redis.call('TIME')
 local now = tonumber(time[1])
@@ -27,6 +28,7 @@ end
 local function crashes(hash, worker)
 	if worker ~= '' and redis.call('HGET', hash, 'charged') ~= worker then
 		redis.call('HSET', hash, 'charged', worker)
+		redis.call('HINCRBY', KEYS[4], 'crashes', 1)
 		return redis.call('HINCRBY', hash, 'crashes', 1)
 	end
 	return tonumber(redis.call('HGET', hash, 'crashes') or 0)
@@ -40,6 +42,12 @@ local function take(hash, id, worker)
 		redis.call('LREM', KEYS[1], 0, id)
 		redis.call('ZREM', KEYS[2], id)
 		return 'gone'
+	end
+	if redis.call('HEXISTS', hash, 'buried') == 1 then
+		redis.call('LREM', KEYS[1], 0, id)
+		redis.call('ZREM', KEYS[2], id)
+		redis.call('DEL', hash)
+		return 'buried'
 	end
 	if crashes(hash, worker) >= tonumber(ARGV[2]) then
 		redis.call('ZADD', KEYS[2], now + 30, id)
@@ -55,8 +63,8 @@ local function take(hash, id, worker)
 end
 
 local answers = {}
-for i = 4, #KEYS do
-	local n = 3 + 2 * (i - 4)
-	answers[i - 3] = take(KEYS[i], ARGV[n], ARGV[n + 1])
+for i = 5, #KEYS do
+	local n = 3 + 2 * (i - 5)
+	answers[i - 4] = take(KEYS[i], ARGV[n], ARGV[n + 1])
 end
 return answers

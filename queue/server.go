@@ -41,6 +41,8 @@ type ServerOptions struct {
 	Concurrency int
 	// QueryConcurrency is the same for the query lane, default 64. The two never take from each other.
 	QueryConcurrency int
+	// Worker is the id that dead letters name, best the one that is announced in [Workers].
+	Worker string
 	// Grace is how long Shutdown waits for handlers before it gives their tasks back, default 25 s.
 	Grace time.Duration
 
@@ -104,7 +106,7 @@ func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *Ser
 		if err := checkLane(alias, lane); err != nil {
 			return nil, fmt.Errorf("serving a lane: %w", err)
 		}
-		s.names = append(s.names, QueueName(alias, lane))
+		s.names = append(s.names, queueName(alias, lane))
 	}
 	o := opts.withDefaults()
 	s.log = o.Logger
@@ -115,6 +117,7 @@ func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *Ser
 	if o.faults.hook != nil {
 		s.rdb.AddHook(o.faults.hook)
 	}
+	s.rdb.AddHook(newSharedTrips(s.rdb))
 	s.pools = newPools(s.rdb, alias, lanes, h, o)
 	return s, nil
 }
@@ -144,6 +147,7 @@ func (s *Server) Start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.quit = cancel
 	s.background.Go(func() { s.register(ctx) })
+	s.background.Go(func() { s.pools[0].revoked.run(ctx, s.revoke) })
 	return nil
 }
 
@@ -207,6 +211,24 @@ func (s *Server) inside(want func(*Run) bool) []Run {
 	return list
 }
 
+// revoke ends the contexts of cancelled tasks that are inside.
+func (s *Server) revoke(has func(id string) bool) {
+	for _, r := range s.inside(func(r *Run) bool { return has(r.ID) }) {
+		r.revoke(revokedError{})
+	}
+}
+
+// Held returns why tasks are held back, and since when: so many failed in a row that the fault is taken for
+// the store's, Redis's or the model's. It returns nil while they are not.
+func (s *Server) Held() (since time.Time, cause error) {
+	for _, p := range s.pools {
+		if since, cause = p.breaker.held(); cause != nil {
+			return since, cause
+		}
+	}
+	return time.Time{}, nil
+}
+
 // register keeps the queues in asynq's registry until ctx ends.
 func (s *Server) register(ctx context.Context) {
 	ticker := time.NewTicker(registerEvery)
@@ -224,7 +246,7 @@ func (s *Server) register(ctx context.Context) {
 }
 
 // asynqConfig is what all pools have in common.
-func asynqConfig(o ServerOptions) asynq.Config {
+func asynqConfig(rdb redis.UniversalClient, o ServerOptions) asynq.Config {
 	return asynq.Config{
 		RetryDelayFunc: func(n int, err error, t *asynq.Task) time.Duration {
 			return guarded(o.Logger, "retry delay", maxDelay, func() time.Duration { return retryDelay(n, err, t) })
@@ -232,6 +254,7 @@ func asynqConfig(o ServerOptions) asynq.Config {
 		IsFailure: func(err error) bool {
 			return guarded(o.Logger, "is failure", true, func() bool { return isFailure(err) })
 		},
+		ErrorHandler:             newObituaries(rdb, o),
 		Logger:                   asynqLog{o.Logger},
 		LogLevel:                 asynq.InfoLevel,
 		ShutdownTimeout:          o.Grace,

@@ -55,7 +55,7 @@ func TestEveryTaskOnce(t *testing.T) {
 		}
 	}
 	for _, s := range laneStatus(t, rdb) {
-		if s.Pending+s.Active+s.Retry+s.Archived != 0 {
+		if s.Pending+s.Active+s.Retry+s.Dead != 0 {
 			t.Errorf("left over: %+v", s)
 		}
 	}
@@ -193,12 +193,12 @@ func TestOutcomes(t *testing.T) {
 		cause       string
 		retried     int
 	}{
-		{"permanent", tasks.AsPermanent(errors.New("text is empty")), 1000, 1, 1, "archived", "text is empty", 0},
+		{"permanent", tasks.AsPermanent(errors.New("text is empty")), 1000, 1, 1, "dead", "text is empty", 0},
 		{"retry, then done", errors.New("store is away"), 3, 4, 4, "", "", 0},
-		{"retry for ever", errors.New("store is away"), 1000, 5, 5, "archived", "store is away", 4},
+		{"retry for ever", errors.New("store is away"), 1000, 5, 5, "dead", "store is away", 4},
 		{"overloaded, then done", overloaded{}, 20, 21, 21, "", "", 0},
 		{"cancelled, then done", context.Canceled, 20, 21, 21, "", "", 0},
-		{"broken UTF-8 in a cause", tasks.AsPermanent(errors.New("bad \xff byte")), 1000, 1, 1, "archived", "bad � byte", 0},
+		{"broken UTF-8 in a cause", tasks.AsPermanent(errors.New("bad \xff byte")), 1000, 1, 1, "dead", "bad � byte", 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -320,7 +320,7 @@ func TestShutdownGivesBack(t *testing.T) {
 			t.Errorf("still inside: %+v", s.Running())
 		}
 		status := laneStatus(t, rdb)[tasks.Live]
-		if status.Pending != 4 || status.Active+status.Retry+status.Archived != 0 {
+		if status.Pending != 4 || status.Active+status.Retry+status.Dead != 0 {
 			t.Errorf("lane after the shutdown: %+v", status)
 		}
 		msg, err := parseMessage([]byte(rdb.HGet(t.Context(), keysOf("m", tasks.Live).task("t1"), "msg").Val()))

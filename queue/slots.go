@@ -17,6 +17,8 @@ type Run struct {
 	Lane     tasks.Lane
 	Started  time.Time
 	Deadline time.Time // the handler was to return by then
+
+	revoke context.CancelCauseFunc
 }
 
 // slots counts the handler's calls. asynq frees its own slot when a deadline passes or a lease is lost,
@@ -34,13 +36,13 @@ func newSlots(n int) *slots {
 	return &slots{size: int64(n), free: semaphore.NewWeighted(int64(n)), runs: map[*Run]struct{}{}}
 }
 
-// enter waits for a slot and returns the function that gives it back.
-func (s *slots) enter(ctx context.Context, t tasks.Task) (leave func(), err error) {
+// enter waits for a slot and returns the function that gives it back. revoke ends the call's context.
+func (s *slots) enter(ctx context.Context, t tasks.Task, revoke context.CancelCauseFunc) (leave func(), err error) {
 	if err := s.free.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
-	run := &Run{ID: t.ID, Lane: t.Lane, Started: time.Now(), Deadline: deadline}
+	run := &Run{ID: t.ID, Lane: t.Lane, Started: time.Now(), Deadline: deadline, revoke: revoke}
 	s.mu.Lock()
 	s.runs[run] = struct{}{}
 	s.mu.Unlock()

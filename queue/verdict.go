@@ -50,9 +50,10 @@ func (v *verdict) Error() string {
 
 func (v *verdict) Unwrap() error { return v.err }
 
-// Is makes a permanent verdict what asynq archives at once.
+// Is makes a permanent verdict what asynq archives at once, and one that nobody wants what it forgets.
 func (v *verdict) Is(target error) bool {
-	return target == asynq.SkipRetry && v.outcome == tasks.Permanent
+	return target == asynq.SkipRetry && v.outcome == tasks.Permanent ||
+		target == asynq.RevokeTask && forgotten(v.outcome)
 }
 
 // outcomeOf judges an error that asynq hands to a callback: a verdict of ours, or an error of its own, of
@@ -73,7 +74,12 @@ func outcomeOf(err error) tasks.Outcome {
 // isFailure tells asynq whether to count err against the task's retries.
 func isFailure(err error) bool {
 	outcome := outcomeOf(err)
-	return outcome != tasks.Overloaded && outcome != tasks.Cancelled
+	return outcome == tasks.Retry || outcome == tasks.Permanent
+}
+
+// forgotten reports whether an outcome ends a task without a trace.
+func forgotten(outcome tasks.Outcome) bool {
+	return outcome == tasks.Expired || outcome == tasks.Revoked
 }
 
 // retryDelay tells asynq how long a task waits that failed n times before.

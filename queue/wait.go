@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,18 +38,19 @@ type Failure struct {
 	Model    string
 	Lane     tasks.Lane
 	Kind     tasks.Kind
-	Cause    string    // of the last failure
-	Retried  int       // how often it had failed before
-	FailedAt time.Time // to the second
+	Cause    string // of the last failure
+	Retried  int    // how often it had failed before
+	FailedAt time.Time
 }
 
 // Wait returns when every accepted task of receipts is done or dead, with the dead ones, or when ctx ends.
 // It calls progress, which may be nil, after every look at the queue, from the caller's goroutine.
 //
-// A task that is no longer known counts as done: that is how asynq remembers success. Whoever must be
+// A task that is no longer known, has no dead letter and was not cancelled counts as done: that is how asynq
+// remembers success. So does one that expired. Whoever must be
 // sure asks the store.
 func (c *Client) Wait(ctx context.Context, receipts []Receipt, progress func(Progress)) ([]Failure, error) {
-	w := &waiter{rdb: c.rdb, progress: Progress{Total: len(receipts)}, retrying: map[string]bool{}}
+	w := &waiter{rdb: c.rdb, letters: NewDead(c.rdb), progress: Progress{Total: len(receipts)}, retrying: map[string]bool{}}
 	for _, r := range receipts {
 		switch {
 		case !r.State.Accepted():
@@ -85,6 +87,7 @@ func (c *Client) Wait(ctx context.Context, receipts []Receipt, progress func(Pro
 // A waiter is one call of Wait under way.
 type waiter struct {
 	rdb      redis.UniversalClient
+	letters  *Dead
 	open     []Receipt       // the next to look at comes first
 	retrying map[string]bool // ids of open
 	failures []Failure
@@ -102,13 +105,20 @@ func (w *waiter) poll(ctx context.Context) error {
 	if err := w.follow(ctx, looked, states); err != nil {
 		return err
 	}
-	var failed []Receipt // these have a cause to tell
+	var failed, gone []Receipt // the first have a cause to tell, the second perhaps a dead letter
 	for i, r := range looked {
-		if states[i] == "archived" || states[i] == "retry" {
+		switch states[i] {
+		case "archived", "retry":
 			failed = append(failed, r)
+		case "":
+			gone = append(gone, r)
 		}
 	}
 	msgs, err := w.fields(ctx, failed, "msg")
+	if err != nil {
+		return err
+	}
+	dead, err := w.dead(ctx, gone)
 	if err != nil {
 		return err
 	}
@@ -117,10 +127,13 @@ func (w *waiter) poll(ctx context.Context) error {
 		delete(w.retrying, r.ID)
 		switch states[i] {
 		case "", "completed":
+			if letter, ok := dead[r.ID]; ok && states[i] == "" {
+				w.bury(letter.failure())
+				continue
+			}
 			w.progress.Done++
-		case "archived":
-			w.failures = append(w.failures, w.failure(r, msgs[0]))
-			w.progress.Failed++
+		case "archived": // Maintenance will make a letter of it
+			w.bury(w.failure(r, msgs[0]))
 			msgs = msgs[1:]
 		case "retry":
 			w.failure(r, msgs[0])
@@ -131,6 +144,62 @@ func (w *waiter) poll(ctx context.Context) error {
 		}
 	}
 	w.open = append(w.open[len(looked):], kept...)
+	return nil
+}
+
+// bury counts a task as dead.
+func (w *waiter) bury(f Failure) {
+	if f.Cause != "" {
+		w.progress.LastCause = f.Cause
+	}
+	w.failures = append(w.failures, f)
+	w.progress.Failed++
+}
+
+// dead returns the dead letters of tasks that left their lane, by id: from the lane, or from quarantine. A
+// letter is there before its task is gone.
+func (w *waiter) dead(ctx context.Context, gone []Receipt) (map[string]Letter, error) {
+	lanes := map[[2]string][]string{} // model and lane -> ids
+	for _, r := range gone {
+		for _, lane := range slices.Compact([]tasks.Lane{r.Lane, tasks.Quarantine}) {
+			key := [2]string{r.Model, string(lane)}
+			lanes[key] = append(lanes[key], r.ID)
+		}
+	}
+	found := map[string]Letter{}
+	for key, ids := range lanes {
+		letters, err := w.letters.read(ctx, key[0], tasks.Lane(key[1]), ids)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range letters {
+			found[l.ID] = l
+		}
+	}
+	return found, w.cancelled(ctx, gone, found)
+}
+
+// cancelled adds those that left because they were cancelled.
+func (w *waiter) cancelled(ctx context.Context, gone []Receipt, found map[string]Letter) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	cmds := make([]*redis.FloatCmd, len(gone))
+	_, err := w.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, r := range gone {
+			cmds[i] = pipe.ZScore(ctx, keysOf(r.Model, r.Lane).cancelled(), r.ID)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	for i, r := range gone {
+		if at, err := cmds[i].Result(); err == nil {
+			found[r.ID] = Letter{ID: r.ID, Model: r.Model, Lane: r.Lane, Code: string(tasks.Revoked),
+				Message: revokedError{}.Error(), Last: time.Unix(int64(at), 0)}
+		}
+	}
 	return nil
 }
 

@@ -77,9 +77,13 @@ func (ws *Workers) Put(ctx context.Context, w Worker) error {
 	if w.ID == "" {
 		return errors.New("announcing a worker: it has no id")
 	}
+	fields, err := w.fields()
+	if err != nil {
+		return fmt.Errorf("announcing worker %s: %w", w.ID, err)
+	}
 	lapse := time.Now().Add(WorkerTTL)
-	_, err := ws.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		pipe.HSet(ctx, workerKey(w.ID), w.fields())
+	_, err = ws.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.HSet(ctx, workerKey(w.ID), fields)
 		pipe.PExpire(ctx, workerKey(w.ID), WorkerTTL)
 		pipe.ZAdd(ctx, workersKey, redis.Z{Score: float64(lapse.Unix()), Member: w.ID})
 		return nil
@@ -137,8 +141,8 @@ func (ws *Workers) List(ctx context.Context) ([]Worker, error) {
 }
 
 // fields is the hash of w. Times are RFC 3339, lanes a JSON list.
-func (w Worker) fields() map[string]any {
-	lanes, _ := json.Marshal(w.Lanes) // strings always marshal
+func (w Worker) fields() (map[string]any, error) {
+	lanes, err := json.Marshal(w.Lanes)
 	return map[string]any{
 		"model":       w.Model,
 		"space":       string(w.Space),
@@ -149,7 +153,7 @@ func (w Worker) fields() map[string]any {
 		"lanes":       string(lanes),
 		"concurrency": w.Concurrency,
 		"version":     w.Version,
-	}
+	}, err
 }
 
 // workerOf is the inverse of fields. A value it can't read stays zero: the list is for people, and a worker

@@ -4,7 +4,8 @@
 //
 // # The wire contract, version 1
 //
-// A task is a kind, an id, a model alias, a lane, a timeout and a payload. The payload is one JSON object
+// A task is a kind, an id, a model alias, a lane, a timeout, perhaps a time at which it expires (the queue's
+// header "expires_at", RFC 3339) and a payload. The payload is one JSON object
 // in UTF-8; if it were longer than 16 kB ([CompressAbove]) it is one zstd frame of that object instead
 // (RFC 8878; the first byte tells: 0x7B for JSON, 0x28 for zstd). Workers refuse a frame that would
 // decompress to more than 8 MiB. Workers of other languages need nothing else than this page.

@@ -144,6 +144,7 @@ func (h *Handler) query(ctx context.Context, t Task) (code string, err error) {
 	case err != nil && Classify(err) != Permanent:
 		return "", err
 	}
+	e.Space = h.parts.Space
 	delivery := h.stage(StageAnswer, func() error { return h.parts.Answers.Answer(ctx, t.ID, e, err) })
 	if delivery != nil { // worth a retry even for a refusal, since somebody waits for it
 		return "", fmt.Errorf("answering the query: %w", delivery)

@@ -23,7 +23,9 @@ func TestHandleQuery(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, err := f.store.Await(t.Context(), task.ID)
-	if want := storetest.Chunk("find this", 0, 9).Embedding; err != nil || !reflect.DeepEqual(e, want) {
+	want := storetest.Chunk("find this", 0, 9).Embedding
+	want.Space = storetest.SpaceA
+	if err != nil || !reflect.DeepEqual(e, want) {
 		t.Errorf("answer %+v, %v, want %+v", e, err, want)
 	}
 	if want := []tasks.Stage{tasks.StageDecode, tasks.StageEmbed, tasks.StageAnswer}; !slices.Equal(f.observed.stages, want) {

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,15 +25,21 @@ import (
 // megabytes of usual texts.
 const chunk = 1000
 
+// patience is how long a document waits for others to travel with: a slow pipe's documents go as they come.
+const patience = 100 * time.Millisecond
+
 // An addCommand enqueues documents.
 type addCommand struct {
 	*app
+	own     *boot.Config // settings of this command alone
 	file    string
 	format  string
 	lane    string
 	timeout time.Duration
 	wait    bool
 	limit   time.Duration
+	full    string // what to do about a full lane
+	pending int
 
 	alias    string
 	counts   counts
@@ -52,20 +57,26 @@ type counts struct {
 }
 
 func (c *addCommand) register(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&c.file, "file", "", "a file of documents; - is stdin, which is also the default without texts")
-	f.StringVar(&c.format, "format", string(intake.Auto), "form of the file ("+strings.Join(intake.Formats, ", ")+"); auto goes by its ending")
-	f.BoolVar(&c.wait, "wait", false, "wait until every vector is stored, with progress")
-	f.DurationVar(&c.limit, "wait-timeout", 0, "longest wait; 0 is no limit")
+	c.own = boot.New(cmd.Flags())
+	c.own.String(&c.file, "file", "", "a file of documents; - is stdin, which is also the default without texts")
+	c.own.Choice(&c.format, "format", string(intake.Auto), intake.Formats, "form of the file; auto goes by its ending")
+	c.own.Bool(&c.wait, "wait", "wait until every vector is stored, with progress")
+	c.own.Duration(&c.limit, "wait-timeout", 0, [2]time.Duration{0, 30 * 24 * time.Hour}, "longest wait; 0 is no limit")
+	c.own.Choice(&c.full, "when-full", "wait", []string{"wait", "fail"}, "what to do while a lane, or Redis, has no room")
+	c.own.Int(&c.pending, "max-pending", 1_000_000, [2]int{0, 1 << 30}, "documents that may wait in a lane; 0 is no limit")
 	lanes := []string{string(tasks.Live), string(tasks.Backfill), string(tasks.Query)}
-	c.config.Choice(&c.lane, "lane", string(tasks.Live), lanes, "lane to enqueue into")
-	c.config.Duration(&c.timeout, "task-timeout", 0, [2]time.Duration{0, time.Hour}, "deadline of one task, whole seconds; 0 goes by its size")
+	c.own.Choice(&c.lane, "lane", string(tasks.Live), lanes, "lane to enqueue into")
+	c.own.Duration(&c.timeout, "task-timeout", 0, [2]time.Duration{0, time.Hour}, "deadline of one task, whole seconds; 0 goes by its size")
+	cmd.SuggestionsMinimumDistance = 2
 }
 
 func (c *addCommand) run(cmd *cobra.Command, args []string) error {
 	ctx, begun := cmd.Context(), time.Now()
-	if !slices.Contains(intake.Formats, c.format) {
-		return boot.Usagef("--format: %q is none of %s", c.format, strings.Join(intake.Formats, ", "))
+	if err := c.own.Resolve(c.getenv); err != nil {
+		return err
+	}
+	if err := mistyped(cmd, args); err != nil {
+		return err
 	}
 	name, items, closer, err := c.source(args)
 	if err != nil {
@@ -75,18 +86,26 @@ func (c *addCommand) run(cmd *cobra.Command, args []string) error {
 	if c.alias, err = c.fleet.Model(ctx, c.model); err != nil {
 		return err
 	}
-	if err := c.enqueueAll(ctx, name, items); err != nil {
-		return err
-	}
-	if c.wait {
-		if err := c.await(ctx); err != nil {
-			return err
-		}
+	c.fleet.Limit(queue.Limits{Tasks: int64(c.pending), Queries: int64(c.pending)})
+	err = c.enqueueAll(ctx, name, items)
+	if err == nil && c.wait {
+		err = c.await(ctx)
 	}
 	c.counts.Seconds = time.Since(begun).Seconds()
-	c.summary()
-	if c.counts.Bad+c.counts.Failed > 0 {
+	c.summary() // also of what went half-way: a script wants the count most of all then
+	if err == nil && c.counts.Bad+c.counts.Failed > 0 {
 		return errPartly
+	}
+	return err
+}
+
+// mistyped refuses a first text that is almost the name of a command: "serach" would otherwise be embedded.
+func mistyped(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 || cmd.ArgsLenAtDash() >= 0 {
+		return nil
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return boot.Usagef("%q is no command; did you mean %s? To embed it as a text, put -- before it", args[0], strings.Join(near, " or "))
 	}
 	return nil
 }
@@ -140,35 +159,57 @@ func arguments(texts []string) iter.Seq[intake.Item] {
 
 // enqueueAll sends the documents in chunks. A bad line is reported and passed over.
 func (c *addCommand) enqueueAll(ctx context.Context, name string, items iter.Seq[intake.Item]) error {
-	var open []tasks.Task
-	var lines []int
-	var ids []string
-	flush := func() error {
-		receipts, err := c.fleet.Queue.Enqueue(ctx, open)
-		for i, r := range receipts {
-			c.enqueued(name, lines[i], ids[i], r)
+	for group := range intake.Group(ctx, items, chunk, patience) {
+		if err := c.enqueueGroup(ctx, name, group); err != nil {
+			return err
 		}
-		open, lines, ids = open[:0], lines[:0], ids[:0]
-		return err
 	}
-	for item := range items {
+	if ctx.Err() != nil {
+		return errors.New("interrupted; what was enqueued stays enqueued")
+	}
+	return nil
+}
+
+func (c *addCommand) enqueueGroup(ctx context.Context, name string, group []intake.Item) error {
+	var open []tasks.Task
+	var from []intake.Item // beside open
+	for _, item := range group {
 		c.counts.Read++
 		task, err := c.task(item)
 		if err != nil {
 			c.bad(name, item.Line, err)
 			continue
 		}
-		open, lines, ids = append(open, task), append(lines, item.Line), append(ids, item.Doc.ID)
-		if len(open) == chunk {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		open, from = append(open, task), append(from, item)
 	}
 	if len(open) == 0 {
 		return nil
 	}
-	return flush()
+	receipts, err := c.send(ctx, open)
+	for i, r := range receipts {
+		c.enqueued(name, from[i].Line, from[i].Doc.ID, r)
+	}
+	return err
+}
+
+// send enqueues, and waits for room or not. Without room and without waiting the documents are reported as
+// bad ones, and the error says when to come back.
+func (c *addCommand) send(ctx context.Context, open []tasks.Task) ([]queue.Receipt, error) {
+	if c.full == "wait" {
+		return c.fleet.Queue.EnqueueAll(ctx, open, func(left int, why *queue.FullError) {
+			fmt.Fprintf(c.err, "%d documents wait: %v\n", left, why)
+		})
+	}
+	receipts, err := c.fleet.Queue.Enqueue(ctx, open)
+	if err != nil {
+		return receipts, err
+	}
+	for _, r := range receipts {
+		if r.State == queue.Full {
+			return receipts, fmt.Errorf("not all documents were enqueued: %w", r.Err)
+		}
+	}
+	return receipts, nil
 }
 
 func (c *addCommand) task(item intake.Item) (tasks.Task, error) {

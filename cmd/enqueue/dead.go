@@ -150,10 +150,10 @@ func (c *deadCommand) listTables(letters []queue.Letter, causes []queue.CauseCou
 		return err
 	}
 	fmt.Fprintln(c.out)
-	rows = rows[:0]
-	for _, l := range letters {
-		rows = append(rows, []string{l.Last.Local().Format(time.DateTime), string(l.Lane), l.Code, strconv.Itoa(l.Attempts),
-			strconv.Itoa(l.Crashes), l.Source, l.Document, l.ID, l.Message})
+	rows = make([][]string, len(letters))
+	for i, l := range letters {
+		rows[i] = []string{l.Last.Local().Format(time.DateTime), string(l.Lane), l.Code, strconv.Itoa(l.Attempts),
+			strconv.Itoa(l.Crashes), l.Source, l.Document, l.ID, l.Message}
 	}
 	header := []string{"LAST FAILURE", "LANE", "CAUSE", "ATTEMPTS", "CRASHES", "SOURCE", "DOCUMENT", "TASK", "MESSAGE"}
 	return term.Table(c.out, header, []int{0, 0, 0, 0, 0, 20, 40, 0, 80}, rows)

@@ -85,6 +85,22 @@ func RedisServer(t testing.TB, extra ...string) *Server {
 	return s
 }
 
+// Sentinel starts a sentinel with a configuration file of the test's own, which it rewrites.
+func Sentinel(t testing.TB, config string) *Server {
+	t.Helper()
+	bin, ok := findServer()
+	if !ok {
+		skip(t, "no redis-server in PATH or REDIS_SERVER")
+	}
+	host, port := freePort(t)
+	addr := net.JoinHostPort(host, port)
+	s := &Server{Addr: addr, t: t, opts: redis.Options{Addr: addr},
+		args: []string{bin, config, "--sentinel", "--dir", t.TempDir(), "--bind", host, "--port", port}}
+	t.Cleanup(s.Kill)
+	s.Start()
+	return s
+}
+
 // URL returns the server's address as redis://host:port.
 func (s *Server) URL() string { return "redis://" + s.Addr }
 

@@ -161,15 +161,16 @@ func decodeFields(fields map[string]string) (vector.Record, error) {
 
 // An answerHead is the first line of an answer.
 type answerHead struct {
-	Tokens    int    `json:"tokens,omitempty"`
-	Truncated bool   `json:"truncated,omitempty"`
-	Error     string `json:"error,omitempty"`
-	Code      string `json:"code,omitempty"`
+	Tokens    int          `json:"tokens,omitempty"`
+	Truncated bool         `json:"truncated,omitempty"`
+	Error     string       `json:"error,omitempty"`
+	Code      string       `json:"code,omitempty"`
+	Space     vector.Space `json:"space,omitempty"` // of the vector
 }
 
 // encodeAnswer returns the element of an answer's list.
 func encodeAnswer(e vector.Embedding, failure error) ([]byte, error) {
-	head := answerHead{Tokens: e.Tokens, Truncated: e.Truncated}
+	head := answerHead{Tokens: e.Tokens, Truncated: e.Truncated, Space: e.Space}
 	if failure != nil {
 		head = answerHead{Error: failure.Error()}
 		var c interface{ Code() string }

@@ -48,35 +48,67 @@ func Open(ctx context.Context, conn queue.Conn) (*Fleet, error) {
 	}, nil
 }
 
+// Fsck looks for inconsistencies of the queue.
+func (f *Fleet) Fsck(ctx context.Context, opts *queue.FsckOptions) ([]queue.Finding, error) {
+	return queue.Fsck(ctx, f.rdb, opts)
+}
+
+// Limit bounds what the fleet's producers may have waiting.
+func (f *Fleet) Limit(limits queue.Limits) {
+	f.Queue = queue.NewClient(f.rdb, &queue.ClientOptions{Limits: limits})
+}
+
 // Close ends the connection.
 func (f *Fleet) Close() error { return f.rdb.Close() }
 
-// Model returns alias, or if it is empty the one model that workers serve or lanes are named after. With
-// none or several the error says what to do.
+// Model returns alias, or if it is empty the one model that there is: the one that living workers serve, or
+// without workers the one whose lanes hold tasks or whose documents are stored. A lane that somebody named
+// once by mistake does not count. With none or several the error says what to do.
 func (f *Fleet) Model(ctx context.Context, alias string) (string, error) {
 	if alias != "" {
 		return alias, tasks.CheckModel(alias)
-	}
-	names, err := f.Lanes.Models(ctx)
-	if err != nil {
-		return "", err
 	}
 	workers, err := f.Workers.List(ctx)
 	if err != nil {
 		return "", err
 	}
+	var names []string
 	for _, w := range workers {
 		names = append(names, w.Model)
+	}
+	if len(names) == 0 {
+		if names, err = f.used(ctx); err != nil {
+			return "", err
+		}
 	}
 	slices.Sort(names)
 	switch names = slices.Compact(names); len(names) {
 	case 0:
-		return "", errors.New("no worker has registered yet and no model was named: name it by --model")
+		return "", errors.New("no worker has registered, nothing waits and no model was named: name it by --model")
 	case 1:
 		return names[0], nil
 	default:
-		return "", fmt.Errorf("several models are served (%s): name one by --model", strings.Join(names, ", "))
+		return "", fmt.Errorf("there are several models (%s): name one by --model", strings.Join(names, ", "))
 	}
+}
+
+// used returns the models whose lanes hold something, or which write documents.
+func (f *Fleet) used(ctx context.Context) ([]string, error) {
+	lanes, err := f.Lanes.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range lanes {
+		space, err := f.Store.Space(ctx, l.Model)
+		if err != nil {
+			return nil, err
+		}
+		if space != "" || l.Lane != tasks.Query && l.Pending+l.Active+l.Scheduled+l.Retry > 0 {
+			names = append(names, l.Model)
+		}
+	}
+	return names, nil
 }
 
 // Search returns a service over the documents of alias.
@@ -127,6 +159,10 @@ type Lane struct {
 	Dead          int64      `json:"dead"`
 	Paused        bool       `json:"paused"`
 	OldestSeconds float64    `json:"oldest_seconds"`
+	RetryDue      int64      `json:"retry_due"`
+	Crashes       int64      `json:"crashes"`
+	Duplicates    int64      `json:"duplicates_avoided"`
+	Tokens        int64      `json:"tokens_waiting"` // an estimate
 }
 
 // A Space is what the store holds of one model in one space.
@@ -157,6 +193,7 @@ func (f *Fleet) Status(ctx context.Context, alias string) (Status, error) {
 		s.Lanes = append(s.Lanes, Lane{
 			Model: l.Model, Lane: l.Lane, Pending: l.Pending, Active: l.Active, Scheduled: l.Scheduled,
 			Retry: l.Retry, Dead: l.Dead, Paused: l.Paused, OldestSeconds: l.OldestPending.Round(time.Millisecond).Seconds(),
+			RetryDue: l.RetryDue, Crashes: l.Crashes, Duplicates: l.Duplicates, Tokens: l.Tokens,
 		})
 	}
 	workers, err := f.Workers.List(ctx)

@@ -1,0 +1,334 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/tasks"
+	"github.com/embedfleet/embedfleet/vector"
+)
+
+// document returns a task as a producer makes it.
+func document(t *testing.T, lane tasks.Lane, id, source string) tasks.Task {
+	t.Helper()
+	doc := vector.Document{ID: id, Text: "the secret text of " + id, Source: source}
+	task, err := tasks.New("m", lane, doc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+// archive does to pending tasks what asynq does to those that failed for good.
+func archive(t *testing.T, rdb *redis.Client, k laneKeys) (n int) {
+	t.Helper()
+	for {
+		id, err := rdb.RPop(t.Context(), k.pending()).Result()
+		if errors.Is(err, redis.Nil) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := parseMessage([]byte(rdb.HGet(t.Context(), k.task(id), "msg").Val()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.ErrorMsg, m.Retried, m.LastFailedAt = "it failed", 4, time.Now()
+		rdb.ZAdd(t.Context(), k.archived(), redis.Z{Score: float64(time.Now().Unix()), Member: id})
+		rdb.HSet(t.Context(), k.task(id), "msg", m.append(nil), "state", "archived")
+		n++
+	}
+}
+
+// kill makes n dead letters of fresh documents on a real server, through the archive.
+func kill(t *testing.T, rdb *redis.Client, list ...tasks.Task) {
+	t.Helper()
+	enqueue(t, NewClient(rdb, nil), list...)
+	for _, lane := range tasks.Lanes {
+		archive(t, rdb, keysOf("m", lane))
+	}
+	if err := NewMaintenance(rdb, nil).sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A letter tells what happened, and its text only if asked.
+func TestLetterTellsAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, rdb := testkit.MiniRedis(t)
+		h := newRecorder(func(context.Context, tasks.Task) error { return errors.New("store is away") })
+		serve(t, miniConn(m), h, &ServerOptions{Worker: "w1", faults: faults{poll: time.Second}}, tasks.Live)
+		began := time.Now()
+		doc := document(t, tasks.Live, "dart:1", "dart")
+		receipts := enqueue(t, NewClient(rdb, &ClientOptions{MaxRetry: 2}), doc)
+		if _, err := NewClient(rdb, nil).Wait(t.Context(), receipts, nil); err != nil {
+			t.Fatal(err)
+		}
+		list, err := NewDead(rdb).List(t.Context(), "m", DeadFilter{}, 10)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("letters %+v, %v", list, err)
+		}
+		got := list[0]
+		if got.First.Sub(began) > 2*time.Second || got.Last.Sub(got.First) < 4*time.Second {
+			t.Errorf("began %v, first failure %v, last %v", began, got.First, got.Last)
+		}
+		got.First, got.Last = time.Time{}, time.Time{}
+		want := Letter{ID: doc.ID, Model: "m", Lane: tasks.Live, Kind: tasks.EmbedDocument, Code: "retry",
+			Message: "store is away", Attempts: 3, Worker: "w1", Document: "dart:1", Source: "dart"}
+		if got != want {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		if strings.Contains(fmt.Sprintf("%+v", list[0]), "secret") {
+			t.Error("a letter shows its text unasked")
+		}
+		payload, err := NewDead(rdb).Payload(t.Context(), got)
+		if err != nil || string(payload) != string(doc.Payload) {
+			t.Errorf("payload %q, %v", payload, err)
+		}
+		if keys := rdb.Keys(t.Context(), keysOf("m", tasks.Live).tasks()+"*").Val(); len(keys) > 0 {
+			t.Errorf("left of the task: %q", keys)
+		}
+	})
+}
+
+// Whatever dies between the letter and the acknowledgement: the task is dead once and does not run again.
+func TestDeathBetweenLetterAndAck(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		maintain(t, rdb)
+		k, list := keysOf("m", tasks.Live), manyTasks(tasks.Live, 3)
+		receipts := enqueue(t, NewClient(rdb, nil), list...)
+		lease(t, rdb, tasks.Live, 2)
+		o := newObituaries(rdb, (&ServerOptions{Worker: "w1", Logger: testkit.Logger(t)}).withDefaults())
+		if !o.bury(t.Context(), list[0], judge(tasks.AsPermanent(errors.New("no")))) {
+			t.Fatal("no letter was written")
+		}
+		if o.bury(t.Context(), list[2], judge(errors.New("late"))) { // it is not active
+			t.Error("a letter was written of a task that is somebody else's")
+		}
+		if r := enqueue(t, NewClient(rdb, nil), list[0]); r[0].State != Attached {
+			t.Errorf("enqueued meanwhile: %s", r[0].State)
+		}
+		time.Sleep(40 * time.Second) // now the worker is dead, and its lease lapsed
+		for id, want := range map[string]string{"t0": "dead", "t1": "pending", "t2": "pending"} {
+			if got := whereabouts(t, rdb, k, id); got != want {
+				t.Errorf("%s is in %q, want %q", id, got, want)
+			}
+		}
+		failures, err := NewClient(rdb, nil).Wait(t.Context(), receipts[:1], nil)
+		if err != nil || len(failures) != 1 || failures[0].Cause != "no" {
+			t.Errorf("failures %+v, %v", failures, err)
+		}
+	})
+}
+
+// T5: what asynq archives becomes a letter, once, whoever sweeps and however often it is interrupted; T6: in
+// pages, so that no script meets thousands of ids.
+func TestArchiveBecomesLetters(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	k := keysOf("m", tasks.Live)
+	const n = 2500
+	enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, n)...)
+	archive(t, rdb, k)
+	rdb.HSet(t.Context(), k.task("t3"), "msg", "\xff\xff", "code", "no\nword", "worker", "w9")
+	rdb.Del(t.Context(), k.task("t4"))
+	rdb.LPush(t.Context(), k.active(), "t5") // T6: half-way
+
+	done := make(chan error)
+	for range 3 { // three processes at once
+		go func() { done <- NewMaintenance(rdb, nil).sweep(context.Background()) }()
+	}
+	for range 3 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	causes, err := NewDead(rdb).Causes(t.Context(), "m")
+	if want := []CauseCount{{CodeUnknown, n - 1}, {"no_word", 1}}; err != nil || !slices.Equal(causes, want) {
+		t.Errorf("causes %+v, %v", causes, err)
+	}
+	if s := laneStatus(t, rdb)[tasks.Live]; s.Dead != n || s.Active != 0 || rdb.ZCard(t.Context(), k.archived()).Val() != 0 {
+		t.Errorf("lane %+v", s)
+	}
+	if left := rdb.Keys(t.Context(), k.tasks()+"*").Val(); len(left) > 0 {
+		t.Errorf("%d hashes are left (T7)", len(left))
+	}
+	list, err := NewDead(rdb).List(t.Context(), "m", DeadFilter{IDs: []string{"t3", "t4", "t6"}}, 10)
+	if err != nil || len(list) != 3 {
+		t.Fatalf("letters %+v, %v", list, err)
+	}
+	for _, l := range list {
+		want := map[string]string{"t3": "reading a task message", "t4": "its hash is gone", "t6": "it failed"}[l.ID]
+		if !strings.Contains(l.Message, want) || l.ID == "t6" && l.Attempts != 5 || l.ID == "t3" && l.Worker != "w9" {
+			t.Errorf("letter %+v", l)
+		}
+	}
+	// Those without a task that can be read stay; nothing is lost by trying.
+	r, err := NewDead(rdb).Replay(t.Context(), "m", DeadFilter{}, nil)
+	if want := (Revival{Chosen: n, Replayed: n - 2, Unreadable: 2}); err != nil || r != want {
+		t.Errorf("revival %+v, %v, want %+v", r, err, want)
+	}
+}
+
+// Who is enqueued again is not dead, in whichever lane.
+func TestEnqueuedAgainIsNotDead(t *testing.T) {
+	t.Parallel()
+	for _, lane := range []tasks.Lane{tasks.Live, tasks.Backfill} {
+		rdb := testkit.Redis(t)
+		kill(t, rdb, manyTasks(tasks.Live, 3)...)
+		again := task(lane, 1)
+		enqueue(t, NewClient(rdb, nil), again)
+		if got := whereabouts(t, rdb, keysOf("m", tasks.Live), "t1") + whereabouts(t, rdb, keysOf("m", tasks.Backfill), "t1"); got != "pending" {
+			t.Errorf("enqueued into %s: task is in %q", lane, got)
+		}
+		causes, err := NewDead(rdb).Causes(t.Context(), "m")
+		if err != nil || !slices.Equal(causes, []CauseCount{{CodeUnknown, 2}}) {
+			t.Errorf("causes %+v, %v", causes, err)
+		}
+		if n := rdb.Exists(t.Context(), keysOf("m", tasks.Live).letter("t1")).Val(); n != 0 {
+			t.Error("its letter is still there")
+		}
+	}
+}
+
+func TestDeadFilter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		kill(t, rdb, document(t, tasks.Live, "d1", "dart"), document(t, tasks.Backfill, "n1", "news"))
+		time.Sleep(time.Hour)
+		kill(t, rdb, document(t, tasks.Live, "n2", "news"))
+		ctx, d, hour := t.Context(), NewDead(rdb), time.Now().Add(-time.Minute)
+		tests := map[string]struct {
+			f    DeadFilter
+			want []string
+		}{
+			"all, latest first":   {DeadFilter{}, []string{"n2", "d1", "n1"}},
+			"lane":                {DeadFilter{Lanes: []tasks.Lane{tasks.Backfill}}, []string{"n1"}},
+			"source":              {DeadFilter{Sources: []string{"news"}}, []string{"n2", "n1"}},
+			"cause":               {DeadFilter{Codes: []string{"panic"}}, nil},
+			"document":            {DeadFilter{IDs: []string{"d1"}}, []string{"d1"}},
+			"young":               {DeadFilter{After: hour}, []string{"n2"}},
+			"old":                 {DeadFilter{Before: hour}, []string{"d1", "n1"}},
+			"old and of a source": {DeadFilter{Before: hour, Sources: []string{"dart"}}, []string{"d1"}},
+		}
+		for name, tt := range tests {
+			list, err := d.List(ctx, "m", tt.f, 10)
+			var got []string
+			for _, l := range list {
+				got = append(got, l.Document)
+			}
+			if err != nil || !slices.Equal(got, tt.want) {
+				t.Errorf("%s: %q, %v, want %q", name, got, err, tt.want)
+			}
+		}
+		if list, err := d.List(ctx, "m", DeadFilter{}, 2); err != nil || len(list) != 2 {
+			t.Errorf("limited to 2: %d, %v", len(list), err)
+		}
+		if _, err := d.List(ctx, "m", DeadFilter{Lanes: []tasks.Lane{"nope"}}, 2); err == nil {
+			t.Error("a lane that is none is accepted")
+		}
+		r, err := d.Replay(ctx, "m", DeadFilter{Sources: []string{"news"}}, nil)
+		if want := (Revival{Chosen: 2, Replayed: 2}); err != nil || r != want {
+			t.Errorf("replay: %+v, %v", r, err)
+		}
+		if n, err := d.Drop(ctx, "m", DeadFilter{}); err != nil || n != 1 {
+			t.Errorf("drop: %d, %v", n, err)
+		}
+		if s := laneStatus(t, rdb); s[tasks.Live].Pending != 1 || s[tasks.Backfill].Pending != 1 || s[tasks.Live].Dead != 0 {
+			t.Errorf("lanes: %+v", s)
+		}
+		if keys := rdb.Keys(ctx, "embedfleet:{*").Val(); len(keys) > 0 {
+			t.Errorf("left over: %q", keys)
+		}
+	})
+}
+
+// A replayed task is the producer's task again, with all its retries.
+func TestReplayedTask(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	doc := document(t, tasks.Live, "d1", "dart")
+	kill(t, rdb, doc)
+	if _, err := NewDead(rdb).Replay(t.Context(), "m", DeadFilter{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	h := newRecorder(nil)
+	serve(t, connOf(rdb), h, nil, tasks.Live)
+	failures, err := NewClient(rdb, nil).Wait(t.Context(), []Receipt{{ID: doc.ID, Model: "m", Lane: tasks.Live, State: Enqueued}}, nil)
+	if err != nil || len(failures) > 0 || len(h.tasks) != 1 || fmt.Sprint(h.tasks[0]) != fmt.Sprint(doc) {
+		t.Errorf("handler saw %+v, want %+v; %v, %v", h.tasks, doc, failures, err)
+	}
+}
+
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	kill(t, rdb, manyTasks(tasks.Live, 1203)...)
+	k := keysOf("m", tasks.Live)
+	for i := range 1201 {
+		rdb.ZAdd(t.Context(), k.dead(), redis.Z{Score: float64(time.Now().Add(-maxLetterAge - time.Minute).UnixMilli()), Member: fmt.Sprintf("t%d", i)})
+	}
+	for range 2 { // again is no error
+		if err := NewMaintenance(rdb, nil).sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	causes, err := NewDead(rdb).Causes(t.Context(), "m")
+	if err != nil || !slices.Equal(causes, []CauseCount{{CodeUnknown, 2}}) {
+		t.Errorf("causes %+v, %v", causes, err)
+	}
+	if n := len(rdb.Keys(t.Context(), k.letters()+"*").Val()); n != 2 {
+		t.Errorf("%d letters are left, want 2", n)
+	}
+}
+
+// 100,000 letters are replayed without holding Redis up: another client's slowest answer is measured.
+func TestReplayOfManyLeavesRedisFree(t *testing.T) {
+	t.Parallel()
+	n := 100_000
+	if testing.Short() {
+		n = 10_000
+	}
+	rdb := testkit.Redis(t)
+	kill(t, rdb, manyTasks(tasks.Live, n)...)
+	stop, slowest := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var worst time.Duration
+		for {
+			select {
+			case <-stop:
+				slowest <- worst
+				return
+			case <-time.After(time.Millisecond):
+				begun := time.Now()
+				rdb.Ping(context.Background())
+				worst = max(worst, time.Since(begun))
+			}
+		}
+	}()
+	begun, calls := time.Now(), 0
+	r, err := NewDead(rdb).Replay(t.Context(), "m", DeadFilter{}, func(Revival) { calls++ })
+	took := time.Since(begun)
+	close(stop)
+	t.Logf("%d letters in %v, slowest ping of another client %v", n, took.Round(time.Millisecond), (<-slowest).Round(time.Microsecond))
+	if err != nil || r != (Revival{Chosen: n, Replayed: n}) || calls != n/replayPage {
+		t.Errorf("%+v in %d batches, %v", r, calls, err)
+	}
+	if s := laneStatus(t, rdb)[tasks.Live]; s.Pending != int64(n) || s.Dead != 0 {
+		t.Errorf("lane %+v", s)
+	}
+}

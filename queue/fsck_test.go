@@ -1,0 +1,173 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// planted is one inconsistency: how it comes about, and where the task must be after the repair.
+var planted = []struct {
+	fault Fault
+	plant func(ctx context.Context, rdb *redis.Client, k laneKeys)
+	where string // of task t1 after the repair
+}{
+	{Unregistered, func(ctx context.Context, rdb *redis.Client, _ laneKeys) { rdb.Del(ctx, registryKey) }, "pending"},
+	{NoLease, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.LPush(ctx, k.active(), "t1")
+		rdb.HSet(ctx, k.task("t1"), "state", "active")
+	}, "pending"},
+	{LeaseOnly, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.ZAdd(ctx, k.lease(), redis.Z{Score: float64(time.Now().Add(-time.Minute).Unix()), Member: "t1"})
+		rdb.HSet(ctx, k.task("t1"), "state", "active")
+	}, "pending"},
+	{NoHash, func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.Del(ctx, k.task("t1")) }, ""},
+	{NoHash, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.Del(ctx, k.task("t1"))
+		rdb.ZAdd(ctx, k.lease(), redis.Z{Score: 1, Member: "t1"})
+	}, ""},
+	{NoList, func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.LRem(ctx, k.pending(), 0, "t1") }, "pending"},
+	{NoList, func(ctx context.Context, rdb *redis.Client, k laneKeys) { // T7
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.HSet(ctx, k.task("t1"), "state", "archived")
+	}, "dead"},
+	{Phantom, func(ctx context.Context, rdb *redis.Client, k laneKeys) { // T30
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.Del(ctx, k.task("t1"))
+		rdb.HSet(ctx, k.task("t1"), "result", "late")
+	}, ""},
+	{Junk, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.HSet(ctx, k.task("t1"), "msg", "\xff\xff")
+	}, "dead"},
+	{Misplaced, func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.LPush(ctx, k.pending(), "t1") }, "pending"},
+	{Misplaced, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.ZAdd(ctx, k.retry(), redis.Z{Score: 4e9, Member: "t1"})
+		rdb.HSet(ctx, k.task("t1"), "state", "retry")
+	}, "retry"},
+	{Misplaced, func(ctx context.Context, rdb *redis.Client, k laneKeys) { // T6
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.ZAdd(ctx, k.archived(), redis.Z{Score: 1, Member: "t1"})
+		rdb.HSet(ctx, k.task("t1"), "state", "active")
+	}, "pending"},
+	{LongArchive, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		m := message{Type: "embed:document", ErrorMsg: "no"}
+		for i := range archiveAlarm + 1 {
+			m.ID = fmt.Sprintf("a%d", i)
+			rdb.ZAdd(ctx, k.archived(), redis.Z{Score: 1, Member: m.ID})
+			rdb.HSet(ctx, k.task(m.ID), "msg", m.append(nil), "state", "archived")
+		}
+	}, "pending"},
+	{UniqueLock, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.Set(ctx, string(k)+"unique:embed:document:0123", "t1", time.Hour)
+	}, "pending"},
+	{LetterNoHash, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.ZAdd(ctx, k.dead(), redis.Z{Score: 1, Member: "x"})
+	}, "pending"},
+	{LetterNoIndex, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.HSet(ctx, k.letter("x"), "code", "panic", "last", "1700000000000")
+		rdb.HIncrBy(ctx, k.causes(), "panic", 1)
+	}, "pending"},
+	{CausesMiscount, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.HSet(ctx, k.causes(), "panic", 7)
+	}, "pending"},
+}
+
+// Each inconsistency is found alone, left alone without Repair, mended with it, and then gone; no other task
+// is touched.
+func TestFsck(t *testing.T) {
+	t.Parallel()
+	for i, tt := range planted {
+		t.Run(fmt.Sprintf("%02d %s", i, tt.fault), func(t *testing.T) {
+			t.Parallel()
+			rdb := testkit.Redis(t)
+			ctx, k := t.Context(), keysOf("m", tasks.Live)
+			enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 5)...)
+			tt.plant(ctx, rdb, k)
+			before := rdb.DBSize(ctx).Val()
+			for range 2 {
+				if got := findFaults(t, rdb, nil); got != fmt.Sprintf("%s %s", tt.fault, tasks.Live) {
+					t.Fatalf("found %q, want %s", got, tt.fault)
+				}
+			}
+			if after := rdb.DBSize(ctx).Val(); after != before {
+				t.Errorf("looking changed %d keys to %d", before, after)
+			}
+			_ = findFaults(t, rdb, &FsckOptions{Repair: true})
+			if got := findFaults(t, rdb, &FsckOptions{Repair: true}); got != "" {
+				t.Errorf("after the repair: %q", got)
+			}
+			if got := whereabouts(t, rdb, k, "t1"); got != tt.where {
+				t.Errorf("t1 is in %q, want %q", got, tt.where)
+			}
+			for _, id := range []string{"t0", "t2", "t3", "t4"} {
+				if got := whereabouts(t, rdb, k, id); got != "pending" {
+					t.Errorf("%s is in %q", id, got)
+				}
+			}
+		})
+	}
+}
+
+// findFaults names what is found, "fault lane" each, and checks that a repair mends all of it.
+func findFaults(t *testing.T, rdb *redis.Client, opts *FsckOptions) string {
+	t.Helper()
+	findings, err := Fsck(t.Context(), rdb, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, repair := "", opts != nil
+	for i, f := range findings {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%s %s", f.Fault, f.Lane)
+		if f.Count == 0 || f.Model != "m" || !repair && f.Repaired != 0 || repair && f.Repaired < f.Count {
+			t.Errorf("finding %+v", f)
+		}
+	}
+	return text
+}
+
+// A fleet at work is not inconsistent, and repairing it all the time loses and doubles nothing.
+func TestFsckWhileTheFleetWorks(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	h := newRecorder(func(context.Context, tasks.Task) error { time.Sleep(time.Millisecond); return nil })
+	serve(t, connOf(rdb), h, &ServerOptions{Concurrency: 32}, tasks.Live)
+	c := NewClient(rdb, nil)
+	receipts := enqueue(t, c, manyTasks(tasks.Live, 4000)...)
+	done := make(chan error)
+	go func() {
+		_, err := c.Wait(ctx, receipts, nil)
+		done <- err
+	}()
+	checks := 0
+	for {
+		findings, err := Fsck(ctx, rdb, &FsckOptions{Repair: true})
+		for _, f := range findings {
+			if err != nil || f.Repaired > 0 {
+				t.Errorf("a fleet at work: %+v, %v", f, err)
+			}
+		}
+		checks++
+		select {
+		case err := <-done:
+			if all, _ := h.runs(""); err != nil || all != 4000 {
+				t.Errorf("%d runs of 4000 tasks beside %d checks, %v", all, checks, err)
+			}
+			return
+		default:
+		}
+	}
+}

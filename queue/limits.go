@@ -1,0 +1,279 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+const (
+	// The part of Redis's maxmemory above which documents, or queries, are refused. The rest is what
+	// workers need to go on: a full Redis denies even the dequeue (T18).
+	documentMemory = 0.85
+	queryMemory    = 0.95
+
+	// gaugeEvery is how often a client looks at what it limits.
+	gaugeEvery = time.Second
+	// sampleTasks is how many tasks at each end of a lane tell the size of all.
+	sampleTasks = 16
+	// The bounds of what is answered as time to wait, and the answer while no rate is known.
+	minRetryAfter = time.Second
+	maxRetryAfter = 5 * time.Minute
+	anyRetryAfter = 5 * time.Second
+)
+
+// Limits bound what producers may have waiting, so that a producer hears of a slow fleet before Redis is
+// full. Zero values mean no limit; the limit of Redis's memory, if it has one, is always kept.
+type Limits struct {
+	Tasks   int64 // waiting in one lane, the query lane apart
+	Bytes   int64 // of the tasks waiting in one lane, by a sample of their sizes
+	Queries int64 // waiting in the query lane, which the others leave its room
+}
+
+// A FullError says that a lane, or Redis itself, has no room for a task now.
+type FullError struct {
+	Model      string
+	Lane       tasks.Lane
+	What       string        // what there is too much of, with its bound
+	RetryAfter time.Duration // by the rate at which the lane is drained; 1 s to 5 min
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("lane %s of %s has no room: %s; try again in %v", e.Lane, e.Model, e.What, e.RetryAfter)
+}
+
+// Overloaded marks the error for [tasks.Classify].
+func (e *FullError) Overloaded() bool { return true }
+
+// Code is the label for [tasks.Code].
+func (e *FullError) Code() string { return "lane_full" }
+
+// A gauge is what a client knows of the lanes it feeds, at most a second old.
+type gauge struct {
+	rdb    redis.UniversalClient
+	limits Limits
+
+	mu      sync.Mutex
+	lanes   map[string]*laneGauge // by queue name
+	memory  float64               // used part of maxmemory; 0 if there is none
+	checked time.Time             // the memory
+}
+
+// A laneGauge is one lane's part.
+type laneGauge struct {
+	read      time.Time
+	processed int64
+	rate      float64 // tasks a second that leave the lane, smoothed; 0 while unknown
+	pending   int64
+	size      int64 // mean bytes of a waiting task; 0 while unknown
+}
+
+func newGauge(rdb redis.UniversalClient, limits Limits) *gauge {
+	return &gauge{rdb: rdb, limits: limits, lanes: map[string]*laneGauge{}}
+}
+
+// room returns how many tasks may wait in the lane, 0 for any number, or an error if none may enter now. A
+// gauge that can't be read limits nothing: whether Redis works is for the enqueue itself to find out.
+func (g *gauge) room(ctx context.Context, model string, lane tasks.Lane) (int64, *FullError) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.lane(model, lane)
+	if time.Since(g.checked) >= gaugeEvery {
+		g.checked = time.Now()
+		g.memory = usedMemory(ctx, g.rdb)
+	}
+	bound := documentMemory
+	if lane == tasks.Query {
+		bound = queryMemory
+	}
+	if g.memory > bound {
+		what := fmt.Sprintf("Redis uses %.0f %% of its maxmemory, at most %.0f %% are for this lane", 100*g.memory, 100*bound)
+		return 0, &FullError{Model: model, Lane: lane, What: what, RetryAfter: l.after(l.pending / 10)}
+	}
+	limit := g.limits.Tasks
+	if lane == tasks.Query {
+		limit = g.limits.Queries
+	}
+	if limit <= 0 && g.limits.Bytes <= 0 {
+		return 0, nil
+	}
+	if time.Since(l.read) >= gaugeEvery {
+		l.refresh(ctx, g.rdb, keysOf(model, lane))
+	}
+	if g.limits.Bytes > 0 && l.size > 0 && lane != tasks.Query {
+		byBytes := max(1, g.limits.Bytes/l.size)
+		if limit <= 0 || byBytes < limit {
+			limit = byBytes
+		}
+	}
+	return max(0, limit), nil
+}
+
+// full returns the error of tasks that found no room among limit.
+func (g *gauge) full(model string, lane tasks.Lane, limit, refused int64) *FullError {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &FullError{Model: model, Lane: lane, What: fmt.Sprintf("%d tasks may wait there", limit),
+		RetryAfter: g.lane(model, lane).after(refused)}
+}
+
+// lane returns the lane's gauge. The caller holds the lock.
+func (g *gauge) lane(model string, lane tasks.Lane) *laneGauge {
+	name := queueName(model, lane)
+	l := g.lanes[name]
+	if l == nil {
+		l = &laneGauge{}
+		g.lanes[name] = l
+	}
+	return l
+}
+
+// refresh reads how long the lane is, how large its tasks are, and how fast it is drained.
+func (l *laneGauge) refresh(ctx context.Context, rdb redis.UniversalClient, k laneKeys) {
+	pipe := rdb.Pipeline()
+	pending := pipe.LLen(ctx, k.pending())
+	processed := pipe.Get(ctx, k.processed())
+	newest := pipe.LRange(ctx, k.pending(), 0, sampleTasks-1)
+	oldest := pipe.LRange(ctx, k.pending(), -sampleTasks, -1)
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return
+	}
+	now := time.Now()
+	total, _ := strconv.ParseInt(processed.Val(), 10, 64) // none yet is 0
+	if passed := now.Sub(l.read).Seconds(); !l.read.IsZero() && passed > 0 && total >= l.processed {
+		rate := float64(total-l.processed) / passed
+		if l.rate == 0 {
+			l.rate = rate
+		}
+		l.rate += (rate - l.rate) * min(1, passed/5) // follows a change within five seconds or so
+	}
+	l.read, l.processed, l.pending = now, total, pending.Val()
+	if size := meanSize(ctx, rdb, k, append(newest.Val(), oldest.Val()...)); size > 0 {
+		l.size = size
+	}
+}
+
+// meanSize returns the mean bytes of the messages of some tasks, 0 if there are none.
+func meanSize(ctx context.Context, rdb redis.UniversalClient, k laneKeys, ids []string) int64 {
+	if len(ids) == 0 {
+		return 0
+	}
+	cmds := make([]*redis.IntCmd, len(ids))
+	pipe := rdb.Pipeline()
+	for i, id := range ids {
+		cmds[i] = pipe.HStrLen(ctx, k.task(id), "msg")
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return 0
+	}
+	return mean(cmds)
+}
+
+// mean returns the mean of some lengths, those of 0 left out: such a task was done meanwhile.
+func mean(cmds []*redis.IntCmd) int64 {
+	var sum, n int64
+	for _, cmd := range cmds {
+		if cmd.Val() > 0 {
+			sum, n = sum+cmd.Val(), n+1
+		}
+	}
+	return sum / max(1, n)
+}
+
+// after is the time in which n tasks leave the lane.
+func (l *laneGauge) after(n int64) time.Duration {
+	if l.rate <= 0 {
+		return anyRetryAfter
+	}
+	d := time.Duration(float64(max(1, n)) / l.rate * float64(time.Second))
+	return min(max(d.Round(time.Second), minRetryAfter), maxRetryAfter)
+}
+
+// usedMemory returns the used part of maxmemory, of a cluster its fullest node's; 0 if there is no limit or
+// the server does not say.
+func usedMemory(ctx context.Context, rdb redis.UniversalClient) float64 {
+	cluster, ok := rdb.(*redis.ClusterClient)
+	if !ok {
+		return memoryOf(ctx, rdb)
+	}
+	var mu sync.Mutex
+	fullest := 0.0
+	// A node that does not answer limits nothing.
+	_ = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+		used := memoryOf(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		fullest = max(fullest, used)
+		return nil
+	})
+	return fullest
+}
+
+func memoryOf(ctx context.Context, rdb redis.Cmdable) float64 {
+	info, err := rdb.Info(ctx, "memory").Result()
+	if err != nil {
+		return 0
+	}
+	var used, limit float64
+	for line := range strings.Lines(info) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name {
+		case "used_memory":
+			used, _ = strconv.ParseFloat(value, 64)
+		case "maxmemory":
+			limit, _ = strconv.ParseFloat(value, 64)
+		}
+	}
+	if limit <= 0 {
+		return 0
+	}
+	return used / limit
+}
+
+// EnqueueAll is [Client.Enqueue] that waits for room: it tries those again that found none until all are in
+// or ctx ends. waiting, which may be nil, is called before each wait with how many are left.
+func (c *Client) EnqueueAll(ctx context.Context, list []tasks.Task, waiting func(left int, why *FullError)) ([]Receipt, error) {
+	receipts, err := c.Enqueue(ctx, list)
+	for err == nil {
+		var left []int
+		var why *FullError
+		for i, r := range receipts {
+			if r.State == Full && errors.As(r.Err, &why) {
+				left = append(left, i)
+			}
+		}
+		if len(left) == 0 {
+			return receipts, nil
+		}
+		if waiting != nil {
+			waiting(len(left), why)
+		}
+		// Room comes bit by bit: whoever waits for all of it at once leaves the workers idle.
+		if pause(ctx, min(why.RetryAfter, anyRetryAfter)); ctx.Err() != nil {
+			return receipts, fmt.Errorf("waiting for room for %d tasks: %w", len(left), ctx.Err())
+		}
+		err = c.again(ctx, list, receipts, left)
+	}
+	return receipts, err
+}
+
+// again enqueues the tasks at some indexes once more and corrects their receipts.
+func (c *Client) again(ctx context.Context, list []tasks.Task, receipts []Receipt, indexes []int) error {
+	some := make([]tasks.Task, len(indexes))
+	for n, i := range indexes {
+		some[n] = list[i]
+	}
+	news, err := c.Enqueue(ctx, some)
+	for n, i := range indexes {
+		receipts[i] = news[n]
+	}
+	return err
+}

@@ -1,0 +1,161 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// count returns how many receipts say so, and the first that says full.
+func count(receipts []Receipt, state State) (n int, full *FullError) {
+	for _, r := range receipts {
+		if r.State == state {
+			n++
+		}
+		if full == nil {
+			_ = errors.As(r.Err, &full)
+		}
+	}
+	return n, full
+}
+
+func TestLaneLimit(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	c := NewClient(rdb, &ClientOptions{Limits: Limits{Tasks: 250, Queries: 2}})
+	receipts, err := c.Enqueue(t.Context(), manyTasks(tasks.Live, 400))
+	in, full := count(receipts, Enqueued)
+	if err != nil || in != 250 || full == nil || full.RetryAfter != anyRetryAfter || !strings.Contains(full.Error(), "250 tasks may wait") {
+		t.Errorf("%d are in, %v, %v", in, full, err)
+	}
+	if tasks.Classify(full) != tasks.Overloaded || receipts[399].State.Accepted() {
+		t.Errorf("%v is %s", full, tasks.Classify(full))
+	}
+	// What is there already, or died there, has its room.
+	if again, err := c.Enqueue(t.Context(), manyTasks(tasks.Live, 250)); err != nil || again[0].State != Attached || again[249].State != Attached {
+		t.Errorf("again: %+v, %v", again[0], err)
+	}
+	// Other lanes have theirs, the query lane its own.
+	other := append(manyTasks(tasks.Backfill, 100), manyTasks(tasks.Query, 3)...)
+	receipts, err = c.Enqueue(t.Context(), other)
+	if in, full := count(receipts, Enqueued); err != nil || in != 102 || full == nil || full.Lane != tasks.Query {
+		t.Errorf("%d are in, %v, %v", in, full, err)
+	}
+	// Who is in the queue's care already meets no limit.
+	if r := enqueue(t, insider(rdb), task(tasks.Live, 999)); r[0].State != Enqueued {
+		t.Errorf("an insider: %+v", r)
+	}
+}
+
+func TestByteLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		big := func(from, to int) []tasks.Task {
+			list := manyTasks(tasks.Live, to)[from:]
+			for i := range list {
+				list[i].Payload = fmt.Appendf(nil, `{"n":%q}`, strings.Repeat("x", 1000))
+			}
+			return list
+		}
+		c := NewClient(rdb, &ClientOptions{Limits: Limits{Bytes: 200_000}})
+		enqueue(t, c, big(0, 50)...) // now their size is known
+		time.Sleep(gaugeEvery)
+		receipts, err := c.Enqueue(t.Context(), big(50, 400))
+		in, full := count(receipts, Enqueued)
+		if err != nil || full == nil || in+50 < 180 || in+50 > 200 {
+			t.Errorf("%d kB are in, %v, %v", in+50, full, err)
+		}
+	})
+}
+
+// The answer is the time that the lane needs, and who waits gets in.
+func TestRetryAfterFollowsTheDrainRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, rdb := testkit.MiniRedis(t)
+		h := newRecorder(nil)
+		h.do = func(_ context.Context, _ tasks.Task) error { time.Sleep(time.Second); return nil }
+		serve(t, miniConn(m), h, &ServerOptions{Concurrency: 10}, tasks.Live) // ten a second
+		c := NewClient(rdb, &ClientOptions{Limits: Limits{Tasks: 100}})
+		list := manyTasks(tasks.Live, 400)
+		var waits []time.Duration
+		left := 400
+		receipts, err := c.EnqueueAll(t.Context(), list, func(n int, why *FullError) {
+			if n > left {
+				t.Errorf("%d are left after %d", n, left)
+			}
+			left, waits = n, append(waits, why.RetryAfter)
+		})
+		if in, _ := count(receipts, Enqueued); err != nil || in != 400 {
+			t.Fatalf("%d are in, %v", in, err)
+		}
+		last := waits[len(waits)-1]
+		if want := time.Duration(left/10) * time.Second; last < want/2 || last > 2*want+time.Second {
+			t.Errorf("%d left at ten a second, told to wait %v; all answers: %v", left, last, waits)
+		}
+		if failures, err := c.Wait(t.Context(), receipts, nil); err != nil || len(failures) > 0 {
+			t.Errorf("%v, %v", failures, err)
+		}
+	})
+}
+
+// Above 85 % of maxmemory producers are refused, above 95 % queries too; workers go on.
+func TestFullRedisRefusesProducers(t *testing.T) {
+	t.Parallel()
+	s := testkit.RedisServer(t)
+	rdb := s.Client()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// Some megabytes, beside which a connection's buffers are little.
+	if err := rdb.Set(ctx, "ballast", strings.Repeat("x", 40<<20), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := Parse(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 500)...)
+	set := func(part float64) {
+		t.Helper()
+		info, err := rdb.InfoMap(ctx, "memory").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var used float64
+		if _, err := fmt.Sscan(info["Memory"]["used_memory"], &used); err != nil {
+			t.Fatal(err)
+		}
+		if err := rdb.ConfigSet(ctx, "maxmemory", fmt.Sprintf("%.0f", used/part)).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(0.90)
+	c := NewClient(rdb, nil)
+	receipts, err := c.Enqueue(ctx, []tasks.Task{task(tasks.Live, 1000), task(tasks.Query, 1001)})
+	var full *FullError
+	if err != nil || receipts[0].State != Full || !errors.As(receipts[0].Err, &full) || !strings.Contains(full.What, "maxmemory") || receipts[1].State != Enqueued {
+		t.Errorf("receipts %+v, %v", receipts, err)
+	}
+	h := newRecorder(nil)
+	serve(t, conn, h, nil, tasks.Live, tasks.Query)
+	if failures, err := c.Wait(ctx, append(before, receipts[1]), nil); err != nil || len(failures) > 0 {
+		t.Errorf("workers: %v, %v", failures, err)
+	}
+	set(0.97)
+	receipts, err = NewClient(rdb, nil).Enqueue(ctx, []tasks.Task{task(tasks.Query, 1002)})
+	if err != nil || receipts[0].State != Full {
+		t.Errorf("receipts %+v, %v", receipts, err)
+	}
+	if err := rdb.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1000))
+}
