@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/cmd/internal/term"
+	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/scheduler"
+	"github.com/embedfleet/embedfleet/scheduler/dart"
+	"github.com/embedfleet/embedfleet/scheduler/ledger"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// parseTime reads a time as people type it, Korean unless it names a zone.
+func parseTime(s string) (time.Time, error) {
+	if s == "" || s == "now" {
+		return time.Now(), nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, scheduler.KST); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, boot.Usagef("%q is no time: want 2026-11-22T11:05 (Korean) or 2026-11-22T02:05:00Z", s)
+}
+
+func newRun(a *app) *cobra.Command {
+	var at string
+	cmd := &cobra.Command{
+		Use: "run JOB", Short: "run one slot of a job now, whether it was done or not", Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().StringVar(&at, "at", "now", "a time in the slot, Korean unless it names a zone")
+	cmd.RunE = a.opened(func(cmd *cobra.Command, args []string) error {
+		when, err := parseTime(at)
+		if err != nil {
+			return err
+		}
+		jobs, err := a.jobs()
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(jobs, func(j scheduler.Job) bool { return j.Job == args[0] }) {
+			return boot.Usagef("job %q is none of %s", args[0], strings.Join(names(jobs), ", "))
+		}
+		clock, err := scheduler.New(a.ledger, jobs, &scheduler.Options{Logger: a.log})
+		if err != nil {
+			return err
+		}
+		report, err := clock.RunNow(cmd.Context(), args[0], when)
+		text, _ := json.Marshal(report) // numbers always marshal
+		fmt.Fprintln(a.out, string(text))
+		return err
+	})
+	return cmd
+}
+
+func names(jobs []scheduler.Job) []string {
+	list := make([]string, len(jobs))
+	for i, j := range jobs {
+		list[i] = j.Job
+	}
+	return list
+}
+
+func newNext(a *app) *cobra.Command {
+	var n int
+	cmd := &cobra.Command{Use: "next", Short: "list the next slots, and why they are when they are", Args: boot.NoArgs}
+	cmd.Flags().IntVarP(&n, "count", "n", 3, "slots of each job")
+	cmd.RunE = a.opened(func(*cobra.Command, []string) error {
+		jobs, err := a.jobs()
+		if err != nil {
+			return err
+		}
+		var rows [][]string
+		for _, j := range jobs {
+			list, err := j.Next(time.Now(), n)
+			if err != nil {
+				return err
+			}
+			for i, at := range list {
+				reason := ""
+				if i == 0 {
+					reason = j.Reason
+				}
+				rows = append(rows, []string{scheduler.SlotName(j.Job, at), at.Format("Mon 01-02 15:04 KST"), j.Window.String(), reason})
+			}
+		}
+		return term.Table(a.out, []string{"slot", "begins", "looks back", "because"}, []int{0, 0, 0, 80}, rows)
+	})
+	return cmd
+}
+
+func newPause(a *app) *cobra.Command {
+	var reason string
+	var length time.Duration
+	cmd := &cobra.Command{Use: "pause SOURCE", Short: "keep the jobs of a source from running", Args: cobra.ExactArgs(1)}
+	cmd.Flags().StringVar(&reason, "reason", "by hand", "for whoever wonders")
+	cmd.Flags().DurationVar(&length, "for", 0, "how long; 0 is until resumed")
+	cmd.RunE = a.opened(func(cmd *cobra.Command, args []string) error {
+		if err := checkSource(args[0]); err != nil {
+			return err
+		}
+		var until time.Time
+		if length > 0 {
+			until = time.Now().Add(length)
+		}
+		return a.ledger.Pause(cmd.Context(), args[0], reason, until)
+	})
+	return cmd
+}
+
+// sources are what can be paused.
+var sources = []string{"dart", "news", "naver"}
+
+func checkSource(name string) error {
+	if !slices.Contains(sources, name) {
+		return boot.Usagef("source %q is none of %s", name, strings.Join(sources, ", "))
+	}
+	return nil
+}
+
+func newResume(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "resume SOURCE", Short: "end a pause, and try a quota again that was found used up", Args: cobra.ExactArgs(1),
+	}
+	cmd.RunE = a.opened(func(cmd *cobra.Command, args []string) error {
+		if err := checkSource(args[0]); err != nil {
+			return err
+		}
+		if args[0] == dart.Source && a.cfg.dartKey != "" {
+			client, source := a.openDART(a.cfg.quota)
+			who, today := client.Unblock()
+			if err := source.Unblock(cmd.Context(), who, today); err != nil {
+				return err
+			}
+		}
+		was, err := a.ledger.Resume(cmd.Context(), args[0])
+		if err == nil && !was {
+			fmt.Fprintf(a.out, "%s was not paused\n", args[0])
+		}
+		return err
+	})
+	return cmd
+}
+
+// A jobView is a job in /statusz and in the command status.
+type jobView struct {
+	Job       string           `json:"job"`
+	Source    string           `json:"source"`
+	Next      time.Time        `json:"next"`
+	LastOK    time.Time        `json:"last_ok,omitzero"`
+	Report    scheduler.Report `json:"report"`
+	Failures  int              `json:"failures,omitempty"`
+	Error     string           `json:"error,omitempty"`
+	Paused    string           `json:"paused,omitempty"`
+	Until     time.Time        `json:"paused_until,omitzero"`
+	Freshness *freshView       `json:"freshness,omitempty"`
+}
+
+// A freshView is how fast a source's documents can be searched, in seconds.
+type freshView struct {
+	Documents int     `json:"documents"`
+	P50       float64 `json:"p50"`
+	P95       float64 `json:"p95"`
+	P99       float64 `json:"p99"`
+	Awaited   int64   `json:"awaited"`
+}
+
+func (a *app) overview(ctx context.Context, jobs []scheduler.Job) ([]jobView, error) {
+	list := []jobView{}
+	for _, j := range jobs {
+		s, err := a.ledger.Job(ctx, j.Source, j.Job)
+		if err != nil {
+			return nil, err
+		}
+		v := jobView{
+			Job: j.Job, Source: j.Source, LastOK: s.LastOK, Report: s.Report, Failures: s.Failures, Error: s.Error,
+			Paused: s.Paused, Until: s.Until,
+		}
+		if next, err := j.Next(time.Now(), 1); err == nil && len(next) > 0 {
+			v.Next = next[0]
+		}
+		if source := a.sources[j.Source]; source != nil {
+			if v.Freshness, err = fresh(ctx, source); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+func fresh(ctx context.Context, source *ledger.Source) (*freshView, error) {
+	l, err := source.Latency(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, _, err := source.Awaited(ctx)
+	return &freshView{l.Documents, l.P50.Seconds(), l.P95.Seconds(), l.P99.Seconds(), n}, err
+}
+
+func newStatus(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "status", Short: "show jobs, failures, pauses and freshness", Args: boot.NoArgs}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = a.opened(func(cmd *cobra.Command, _ []string) error {
+		jobs, err := a.jobs()
+		if err != nil {
+			return err
+		}
+		views, err := a.overview(cmd.Context(), jobs)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return json.NewEncoder(a.out).Encode(views)
+		}
+		var rows [][]string
+		for _, v := range views {
+			rows = append(rows, v.row())
+		}
+		return term.Table(a.out, []string{"job", "last done", "next", "new", "failures", "fresh p50/p99", "awaited", "trouble"},
+			[]int{0, 0, 0, 0, 0, 0, 0, 60}, rows)
+	})
+	return cmd
+}
+
+func (v jobView) row() []string {
+	clock := func(t time.Time) string {
+		if t.IsZero() {
+			return "never"
+		}
+		return t.In(scheduler.KST).Format("01-02 15:04")
+	}
+	trouble := v.Paused
+	if trouble == "" && v.Failures > 0 {
+		trouble = v.Error
+	}
+	p, awaited := "", ""
+	if v.Freshness != nil {
+		p, awaited = fmt.Sprintf("%.0f s / %.0f s", v.Freshness.P50, v.Freshness.P99), strconv.FormatInt(v.Freshness.Awaited, 10)
+	}
+	return []string{v.Job, clock(v.LastOK), clock(v.Next), strconv.Itoa(v.Report.New), strconv.Itoa(v.Failures), p, awaited, trouble}
+}
+
+func newBackfill(a *app) *cobra.Command {
+	var from, to string
+	var every time.Duration
+	var depth int64
+	cmd := &cobra.Command{
+		Use: "backfill dart", Short: "bring past filings in, a day at a time; goes on where it stopped", Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().StringVar(&from, "from", "", "first day, as 2021-01-01")
+	cmd.Flags().StringVar(&to, "to", "", "last day; default yesterday")
+	cmd.Flags().DurationVar(&every, "every", 200*time.Millisecond, "time between calls")
+	cmd.Flags().Int64Var(&depth, "max-waiting", 50_000, "tasks in the backfill lane beyond which no more are added")
+	cmd.RunE = a.opened(func(cmd *cobra.Command, args []string) error {
+		first, last, err := backfillRange(args[0], from, to)
+		if err != nil {
+			return err
+		}
+		if a.cfg.dartKey == "" {
+			return boot.Usagef("--dart-key: a backfill needs OpenDART's key")
+		}
+		// The crawl keeps what a backfill may not take.
+		client, source := a.openDART(max(1, a.cfg.quota*6/10))
+		progress := term.NewProgress(a.err, "days", int(last.Sub(first).Hours()/24)+1)
+		defer progress.Done()
+		return dart.NewBackfill(a.log, dart.BackfillParts{
+			Client: client, Outbox: a.outbox(source, tasks.Backfill), Marker: source, Filter: a.cfg.filter(),
+			Depth: a.depth, MaxDepth: depth, Every: every,
+		}).Run(cmd.Context(), first, last, func(s dart.BackfillStatus) {
+			if s.Waiting != "" {
+				a.log.Info("backfill waits", "why", s.Waiting)
+				return
+			}
+			progress.Set(int(s.Next.Sub(s.From).Hours() / 24))
+			a.log.Info("backfill", "next", s.Next.Format(time.DateOnly), "documents", s.Documents, "requests", s.Requests, "left", s.Left.Round(time.Second))
+		})
+	})
+	return cmd
+}
+
+func backfillRange(source, from, to string) (first, last time.Time, err error) {
+	if source != dart.Source {
+		return first, last, boot.Usagef("only dart has a past to fetch, not %q", source)
+	}
+	first, err1 := time.ParseInLocation(time.DateOnly, from, scheduler.KST)
+	last, err2 := time.ParseInLocation(time.DateOnly, to, scheduler.KST)
+	if to == "" {
+		y, m, d := time.Now().In(scheduler.KST).Date()
+		last, err2 = time.Date(y, m, d-1, 0, 0, 0, 0, scheduler.KST), nil
+	}
+	if err := errors.Join(err1, err2); err != nil {
+		return first, last, boot.Usagef("--from, --to: want days as 2021-01-01: %w", err)
+	}
+	if last.Before(first) {
+		return first, last, boot.Usagef("--from %s is after --to %s", first.Format(time.DateOnly), last.Format(time.DateOnly))
+	}
+	return first, last, nil
+}
+
+// depth is how many tasks wait in the backfill lane.
+func (a *app) depth(ctx context.Context) (int64, error) {
+	list, err := queue.NewLanes(a.rdb).Status(ctx, a.cfg.alias)
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range list {
+		if l.Model == a.cfg.alias && l.Lane == tasks.Backfill {
+			return l.Pending, nil
+		}
+	}
+	return 0, nil
+}

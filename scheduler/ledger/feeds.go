@@ -1,0 +1,86 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/embedfleet/embedfleet/scheduler"
+	"github.com/embedfleet/embedfleet/scheduler/dart"
+)
+
+// Feeds returns what is remembered of each feed, by name.
+func (s *Source) Feeds(ctx context.Context) (map[string]string, error) {
+	states, err := s.rdb.HGetAll(ctx, feedsKey(s.name)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the feeds of %s: %w", s.name, err)
+	}
+	return states, nil
+}
+
+// SetFeed remembers a feed.
+func (s *Source) SetFeed(ctx context.Context, name, state string) error {
+	if err := s.rdb.HSet(ctx, feedsKey(s.name), name, state).Err(); err != nil {
+		return fmt.Errorf("writing feed %s down: %w", name, err)
+	}
+	return nil
+}
+
+// Done returns how far the backfill of a name came; it implements dart's Marker with [Source.SetDone].
+func (s *Source) Done(ctx context.Context, name string) (d dart.Done, err error) {
+	fields, err := s.rdb.HGetAll(ctx, backfillKey(s.name, name)).Result()
+	if err != nil {
+		return d, fmt.Errorf("reading backfill %s: %w", name, err)
+	}
+	if fields["next"] == "" {
+		return d, nil
+	}
+	if d.Next, err = time.Parse(time.RFC3339, fields["next"]); err != nil {
+		return d, fmt.Errorf("reading backfill %s: %w", name, err)
+	}
+	d.Next = d.Next.In(scheduler.KST)
+	d.Documents, _ = strconv.Atoi(fields["documents"]) // ours
+	d.Requests, _ = strconv.Atoi(fields["requests"])
+	return d, nil
+}
+
+// SetDone writes down how far a backfill came.
+func (s *Source) SetDone(ctx context.Context, name string, d dart.Done) error {
+	err := s.rdb.HSet(ctx, backfillKey(s.name, name), "next", d.Next.Format(time.RFC3339),
+		"documents", d.Documents, "requests", d.Requests).Err()
+	if err != nil {
+		return fmt.Errorf("writing backfill %s down: %w", name, err)
+	}
+	return nil
+}
+
+// ReplaceCompanies makes the listed companies exactly those that fill hands to put, by DART's code. Readers
+// see the list before or the list after, never half of one.
+func (s *Source) ReplaceCompanies(ctx context.Context, fill func(put func(code, stock, name string) error) error) (n int, err error) {
+	key, draft := companiesKey(s.name), companiesKey(s.name)+":draft"
+	if err := s.rdb.Del(ctx, draft).Err(); err != nil {
+		return 0, fmt.Errorf("writing the list of companies: %w", err)
+	}
+	pipe := s.rdb.Pipeline()
+	err = fill(func(code, stock, name string) error {
+		pipe.HSet(ctx, draft, code, stock+" "+name)
+		if n++; n%500 == 0 {
+			_, err := pipe.Exec(ctx)
+			return err
+		}
+		return nil
+	})
+	if err == nil && n == 0 {
+		err = fmt.Errorf("the list of companies is empty, the one before stays")
+	}
+	if err == nil {
+		pipe.Rename(ctx, draft, key)
+		_, err = pipe.Exec(ctx)
+	}
+	if err != nil {
+		_ = s.rdb.Del(ctx, draft).Err() // the next one begins with that too
+		return 0, fmt.Errorf("writing the list of companies: %w", err)
+	}
+	return n, nil
+}
