@@ -124,6 +124,22 @@ func (d *door) isOpen() bool {
 	}
 }
 
+// hasRoom reports whether a caller that comes now need not wait.
+func (d *door) hasRoom() bool {
+	return len(d.line) == 0 && d.inside < d.limits.MaxAccess && d.isOpen()
+}
+
+// place lets a caller in, or gives it a place at the end of the line, which it returns.
+func (d *door) place() *waiter {
+	if d.hasRoom() {
+		d.count()
+		return nil
+	}
+	w := &waiter{let: make(chan error, 1)}
+	d.line = append(d.line, w)
+	return w
+}
+
 // count counts one more caller inside.
 func (d *door) count() {
 	d.inside++
@@ -165,31 +181,27 @@ func (m *Manager) arrive(ctx context.Context) (*waiter, error) {
 	defer m.mu.Unlock()
 	m.counts.Calls++
 	m.counts.LastCall = time.Now()
-	w, err := m.placeLocked(ctx)
-	if err != nil {
+	if err := m.refusalLocked(ctx); err != nil {
 		m.counts.count(ctx, err)
+		return nil, err
 	}
-	return w, err
+	return m.door.place(), nil
 }
 
-func (m *Manager) placeLocked(ctx context.Context) (*waiter, error) {
+// refusalLocked returns why a caller is sent away, nil if it may come in or wait.
+func (m *Manager) refusalLocked(ctx context.Context) error {
 	d := &m.door
 	switch {
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	case m.state == Closed:
-		return nil, ErrClosed
+		return ErrClosed
 	case m.state == Failed:
-		return nil, fmt.Errorf("the model is not loaded: %w", m.loadErr)
-	case m.state == Ready && len(d.line) == 0 && d.inside < d.limits.MaxAccess:
-		d.count()
-		return nil, nil
-	case len(d.line) >= d.limits.MaxWaiting:
-		return nil, &OverloadError{What: "callers waiting", Count: len(d.line), Limit: d.limits.MaxWaiting, RetryAfter: m.backlogLocked()}
+		return fmt.Errorf("the model is not loaded: %w", m.loadErr)
+	case !d.hasRoom() && len(d.line) >= d.limits.MaxWaiting:
+		return &OverloadError{What: "callers waiting", Count: len(d.line), Limit: d.limits.MaxWaiting, RetryAfter: m.backlogLocked()}
 	}
-	w := &waiter{let: make(chan error, 1)}
-	d.line = append(d.line, w)
-	return w, nil
+	return nil
 }
 
 // wait waits in the line, first for the model to be ready, then for access, each as long as its timeout.

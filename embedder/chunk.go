@@ -47,7 +47,7 @@ func (c *chunker) split(text string) ([]window, error) {
 
 // tokens counts text alone, without special tokens; fits is false if it is longer than a window.
 func (c *chunker) tokens(text string) (n int, fits bool) {
-	ids, truncated := c.enc.tokens(nil, text)
+	ids, truncated := c.enc.tokens(text)
 	n = len(ids) - c.enc.special
 	return n, !truncated && n <= c.room
 }
@@ -155,7 +155,7 @@ func (p *packer) window(start, first, room int) (window, int) {
 	for {
 		w := window{start: start, end: p.pieces[next-1].end}
 		text := p.enc.prompt + p.text[w.start:w.end]
-		w.ids, w.truncated = p.enc.tokens(nil, text)
+		w.ids, w.truncated = p.enc.tokens(text)
 		switch {
 		case !w.truncated, next == first+1 && start == p.pieces[first].start:
 			return w, next

@@ -36,7 +36,7 @@ var (
 	// collapsing makes one token of a long word, as WordPiece does.
 	collapsing = countTokenizer{count: func(s string) int {
 		n := 0
-		for _, w := range strings.Fields(s) {
+		for w := range strings.FieldsSeq(s) {
 			if n++; len(w) <= 100 {
 				n += len(w) / 4
 			}

@@ -42,16 +42,16 @@ func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
 }
 
 // tokens encodes text without the prompt, up to the row's limit.
-func (enc encoder) tokens(dst []int32, text string) ([]int32, bool) {
+func (enc encoder) tokens(text string) ([]int32, bool) {
 	if enc.lowercase {
 		text = lower(text)
 	}
-	return enc.tok.Encode(dst, text, enc.max)
+	return enc.tok.Encode(nil, text, enc.max)
 }
 
 // count returns the tokens of text without the prompt, special ones included, at most the row's limit.
 func (enc encoder) count(text string) int {
-	ids, _ := enc.tokens(nil, text)
+	ids, _ := enc.tokens(text)
 	return len(ids)
 }
 
@@ -67,7 +67,7 @@ func (enc encoder) whole(text string) (window, error) {
 	if strings.TrimSpace(text) == "" {
 		return window{}, ErrEmpty
 	}
-	ids, truncated := enc.tokens(nil, enc.prompt+text)
+	ids, truncated := enc.tokens(enc.prompt + text)
 	// One token more than the prompt may still be the space between the two.
 	if len(ids) <= enc.bare+1 && enc.count(text) <= enc.special {
 		return window{}, ErrEmpty
@@ -76,8 +76,9 @@ func (enc encoder) whole(text string) (window, error) {
 }
 
 // lower lower-cases rune by rune, as Hugging Face's Lowercase normaliser does, which is what
-// sentence-transformers 6.2 uses for do_lower_case: no rule looks at a rune's neighbours (a final sigma
-// becomes a common one), and a capital I with a dot becomes two runes.
+// sentence-transformers 6.2 uses for do_lower_case: no rule looks at a rune's neighbours, so a final sigma
+// becomes a common one. (Versions before 5 called Python's str.lower, which differs in nothing else.) İ is
+// the only rune whose lower case is two (Unicode's SpecialCasing.txt); package strings gives it one.
 func lower(s string) string {
 	return strings.ToLower(strings.ReplaceAll(s, "İ", "i\u0307"))
 }

@@ -60,10 +60,10 @@ func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Eng
 	}
 	e.wake = sync.NewCond(&e.mu)
 	for range opts.Runners {
-		e.runners.Go(func() { e.run(ctx, false) })
+		e.runners.Go(func() { e.run(ctx, e.anything) })
 	}
 	for range opts.QueryRunners {
-		e.runners.Go(func() { e.run(ctx, true) })
+		e.runners.Go(func() { e.run(ctx, e.onlyQueries) })
 	}
 	return e, nil
 }
@@ -139,7 +139,7 @@ func (e *Engine) embed(ctx context.Context, l lane, windows []window) ([]vector.
 	for i, w := range windows {
 		rows[i] = w.ids
 	}
-	c := newCall(l, rows, time.Now())
+	c := newCall(ctx, l, rows, time.Now())
 	if err := e.enter(ctx, c); err != nil {
 		return nil, err
 	}

@@ -87,14 +87,26 @@ func TestEmbedTruncates(t *testing.T) {
 func TestEmbedLowercases(t *testing.T) {
 	t.Parallel()
 	set := settings
-	set.Lowercase = true
+	set.Lowercase, set.QueryPrompt = true, "Query: "
 	e := open(t, embedtest.NewModel(34), set, nil)
-	got, err := e.EmbedText(t.Context(), "İSTANBUL ΟΔΟΣ Ǆ")
+	for text, want := range map[string]string{
+		"İSTANBUL": "i\u0307stanbul", // i and a combining dot
+		"ΟΔΟΣ":     "οδοσ",           // each rune alone: no final sigma
+		"삼성전자 ABC": "삼성전자 abc",
+		"Ǆ ǅ Ⅷ Ⓐ":  "ǆ ǆ ⅷ ⓐ",
+		"ẞ ÄÖ low": "ß äö low",
+	} {
+		got, err := e.EmbedText(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantQuote(t, got.Vector, want)
+	}
+	got, err := e.EmbedQuery(t.Context(), "A")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// By Hugging Face's rule: no final sigma, and two runes for a dotted capital I.
-	wantQuote(t, got.Vector, "i\u0307stanbul οδοσ ǆ")
+	wantQuote(t, got.Vector, "query: a") // the prompt is lowered too
 }
 
 func TestEmbedDocumentChunks(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -184,4 +186,78 @@ func caller(t *testing.T, e *embedder.Engine, r *rand.Rand) {
 			t.Errorf("vector of %q for %q", embedtest.Quote(got), text)
 		}
 	}
+}
+
+// who is the key of a caller's name in its context.
+type who struct{}
+
+// A register is an OnCall that remembers who was inside which call.
+type register struct {
+	mu     sync.Mutex
+	inside int
+	calls  [][]string
+}
+
+func (r *register) begin(callers []context.Context) (returned func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inside++
+	var names []string
+	for _, ctx := range callers {
+		name, _ := ctx.Value(who{}).(string)
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	r.calls = append(r.calls, names)
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.inside--
+	}
+}
+
+func (r *register) look() (inside int, calls [][]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.inside, slices.Clone(r.calls)
+}
+
+// TestOnCall checks that every native call is announced with exactly those whose texts are inside, once each,
+// and is over when it came back, with an error too.
+func TestOnCall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var seen register
+		faulty := embedtest.NewFaulty(embedtest.NewModel(34))
+		entered, release := faulty.BlockOn(1)
+		faulty.FailOn(2, errors.New("a fault"))
+		e := open(t, faulty, settings, &embedder.Options{Runners: 1, QueryRunners: -1, Overlap: -1, OnCall: seen.begin})
+		var group sync.WaitGroup
+		embed := func(name, text string) {
+			ctx := context.WithValue(t.Context(), who{}, name)
+			group.Go(func() { _, _ = e.EmbedDocument(ctx, text) }) // one fails, one leaves
+			synctest.Wait()
+		}
+		embed("first", "alone in its call")
+		<-entered
+		if inside, _ := seen.look(); inside != 1 {
+			t.Errorf("%d calls inside, want the one that blocks", inside)
+		}
+		embed("second", "This is as long as one chunk.")
+		embed("third", "Every sentence makes a chunk. They are in the same call all. But its name is in it once.")
+		gone, leave := context.WithCancel(context.WithValue(t.Context(), who{}, "gone"))
+		group.Go(func() { _, _ = e.EmbedText(gone, "it left before its turn") })
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		release()
+		group.Wait()
+		embed("fourth", "after the fault")
+		group.Wait()
+		synctest.Wait()
+		inside, calls := seen.look()
+		if want := [][]string{{"first"}, {"second", "third"}, {"fourth"}}; inside != 0 || !reflect.DeepEqual(calls, want) {
+			t.Errorf("calls of %v, %d still inside; want %v, none", calls, inside, want)
+		}
+	})
 }

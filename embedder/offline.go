@@ -69,7 +69,7 @@ func (e *Engine) tokenizeAll(ctx context.Context, texts []string, results []Resu
 					continue
 				}
 				results[i].Embedding = windows[0].embedding(nil)
-				calls[i] = newCall(documents, [][]int32{windows[0].ids}, time.Now())
+				calls[i] = newCall(ctx, documents, [][]int32{windows[0].ids}, time.Now())
 			}
 			return nil
 		})

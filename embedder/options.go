@@ -1,6 +1,7 @@
 package embedder
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +56,12 @@ type Options struct {
 
 	// MaxChunks bounds the chunks of one document; more is [ErrTooLong]. 0 means 2,048.
 	MaxChunks int
+
+	// OnCall is told of a native call right before it begins, with the context of every caller whose text is
+	// inside, one for each; what it returns is called when the call has come back, however it ended. If the
+	// process dies in between, those are the texts that may have killed it. It runs on the way of every
+	// batch, on all runners at once. Nil: nobody looks.
+	OnCall func(callers []context.Context) (returned func())
 
 	Logger   *slog.Logger // nil discards
 	Observer Observer     // nil: nobody looks
@@ -123,6 +130,9 @@ func (o *Options) withDefaults() Options {
 	}
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	if d.OnCall == nil {
+		d.OnCall = func([]context.Context) func() { return func() {} }
 	}
 	if d.Observer == nil {
 		d.Observer = nobody{}

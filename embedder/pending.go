@@ -2,6 +2,7 @@ package embedder
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 	"time"
@@ -25,6 +26,7 @@ const queryShare = 4
 // A call is what one caller waits for: one or more rows. Its fields are guarded by the engine's lock,
 // except that vectors and err may be read freely after done is closed.
 type call struct {
+	caller  context.Context //nolint:containedctx // a call is its caller's: it is in here no longer than the caller
 	lane    lane
 	entries []*entry
 	vectors []vector.Vector // by row
@@ -44,8 +46,9 @@ type entry struct {
 }
 
 // newCall makes a call of rows that arrived at now.
-func newCall(l lane, rows [][]int32, now time.Time) *call {
+func newCall(caller context.Context, l lane, rows [][]int32, now time.Time) *call {
 	c := &call{
+		caller:  caller,
 		lane:    l,
 		entries: make([]*entry, len(rows)),
 		vectors: make([]vector.Vector, len(rows)),
@@ -170,12 +173,9 @@ func (p *pending) add(c *call) {
 	}
 }
 
-// next takes a batch for a runner, nil if there is none for it. A common runner prefers queries, but not
-// more than queryShare times in a row.
-func (p *pending) next(onlyQueries bool) []*entry {
-	if onlyQueries {
-		return p.take(queries)
-	}
+// next takes a batch of either lane, nil if nothing waits. It prefers queries, but not more than queryShare
+// times in a row.
+func (p *pending) next() []*entry {
 	first, second := queries, documents
 	if p.streak >= queryShare {
 		first, second = documents, queries

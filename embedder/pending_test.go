@@ -1,6 +1,7 @@
 package embedder
 
 import (
+	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -119,8 +120,8 @@ func TestShare(t *testing.T) {
 func TestGenerations(t *testing.T) {
 	t.Parallel()
 	p := newPending(20, 10)
-	add := func(lengths ...int) { p.add(newCall(documents, rowsOf(lengths...), time.Time{})) }
-	next := func() []int { return lengths(p.next(false)) }
+	add := func(lengths ...int) { p.add(callOf(documents, rowsOf(lengths...), time.Time{})) }
+	next := func() []int { return lengths(p.next()) }
 
 	add(3, 10, 4)
 	add(9)
@@ -144,11 +145,11 @@ func TestQueriesFirst(t *testing.T) {
 	t.Parallel()
 	p := newPending(1, 1)
 	for range 10 {
-		p.add(newCall(queries, rowsOf(1), time.Time{}))
+		p.add(callOf(queries, rowsOf(1), time.Time{}))
 	}
-	p.add(newCall(documents, rowsOf(1, 1, 1), time.Time{}))
+	p.add(callOf(documents, rowsOf(1, 1, 1), time.Time{}))
 	var got []lane
-	for rows := p.next(false); rows != nil; rows = p.next(false) {
+	for rows := p.next(); rows != nil; rows = p.next() {
 		got = append(got, rows[0].call.lane)
 	}
 	const q, d = queries, documents
@@ -163,12 +164,12 @@ func TestQueryStreakNeedsDocuments(t *testing.T) {
 	t.Parallel()
 	p := newPending(1, 1)
 	for range 20 {
-		p.add(newCall(queries, rowsOf(1), time.Time{}))
-		p.next(false)
+		p.add(callOf(queries, rowsOf(1), time.Time{}))
+		p.next()
 	}
-	p.add(newCall(documents, rowsOf(1), time.Time{}))
-	p.add(newCall(queries, rowsOf(1), time.Time{}))
-	if got := p.next(false)[0].call.lane; got != queries {
+	p.add(callOf(documents, rowsOf(1), time.Time{}))
+	p.add(callOf(queries, rowsOf(1), time.Time{}))
+	if got := p.next()[0].call.lane; got != queries {
 		t.Error("a document was taken before a query that had not been preferred yet")
 	}
 }
@@ -176,8 +177,8 @@ func TestQueryStreakNeedsDocuments(t *testing.T) {
 func TestQueryRunnerTakesNoDocuments(t *testing.T) {
 	t.Parallel()
 	p := newPending(10, 10)
-	p.add(newCall(documents, rowsOf(1), time.Time{}))
-	if got := p.next(true); got != nil {
+	p.add(callOf(documents, rowsOf(1), time.Time{}))
+	if got := p.take(queries); got != nil {
 		t.Errorf("a query runner took %d documents", len(got))
 	}
 }
@@ -186,15 +187,15 @@ func TestQueryRunnerTakesNoDocuments(t *testing.T) {
 func TestTakeSkipsGenerationsOfLeavers(t *testing.T) {
 	t.Parallel()
 	p := newPending(5, 10)
-	gone := newCall(documents, rowsOf(5, 5), time.Time{})
+	gone := callOf(documents, rowsOf(5, 5), time.Time{})
 	p.add(gone)
 	gone.finish(errAbandoned)
-	if got := p.next(false); got != nil || p.texts != 0 || p.tokens != 0 {
+	if got := p.next(); got != nil || p.texts != 0 || p.tokens != 0 {
 		t.Fatalf("took %v with %d texts and %d tokens left, want nothing", lengths(got), p.texts, p.tokens)
 	}
 	p.add(gone)
-	p.add(newCall(documents, rowsOf(3), time.Time{}))
-	if got := lengths(p.next(false)); !reflect.DeepEqual(got, []int{3}) {
+	p.add(callOf(documents, rowsOf(3), time.Time{}))
+	if got := lengths(p.next()); !reflect.DeepEqual(got, []int{3}) {
 		t.Errorf("took %v, want the one that stayed", got)
 	}
 }
@@ -210,21 +211,21 @@ func TestLingering(t *testing.T) {
 		want  time.Duration
 	}{
 		{"nothing waits", func(*pending) {}, 0, 0},
-		{"one document", func(p *pending) { p.add(newCall(documents, rowsOf(5), epoch)) }, 4 * time.Millisecond, 6 * time.Millisecond},
+		{"one document", func(p *pending) { p.add(callOf(documents, rowsOf(5), epoch)) }, 4 * time.Millisecond, 6 * time.Millisecond},
 		{"the oldest counts", func(p *pending) {
-			p.add(newCall(documents, rowsOf(5), epoch))
-			p.add(newCall(documents, rowsOf(5), epoch.Add(8*time.Millisecond)))
+			p.add(callOf(documents, rowsOf(5), epoch))
+			p.add(callOf(documents, rowsOf(5), epoch.Add(8*time.Millisecond)))
 		}, 8 * time.Millisecond, 2 * time.Millisecond},
-		{"enough tokens", func(p *pending) { p.add(newCall(documents, rowsOf(60, 40), epoch)) }, 0, 0},
-		{"enough texts", func(p *pending) { p.add(newCall(documents, rowsOf(1, 1, 1), epoch)) }, 0, 0},
+		{"enough tokens", func(p *pending) { p.add(callOf(documents, rowsOf(60, 40), epoch)) }, 0, 0},
+		{"enough texts", func(p *pending) { p.add(callOf(documents, rowsOf(1, 1, 1), epoch)) }, 0, 0},
 		{"a query waits", func(p *pending) {
-			p.add(newCall(documents, rowsOf(5), epoch))
-			p.add(newCall(queries, rowsOf(5), epoch))
+			p.add(callOf(documents, rowsOf(5), epoch))
+			p.add(callOf(queries, rowsOf(5), epoch))
 		}, 0, 0},
 		{"a generation is under way", func(p *pending) {
-			p.add(newCall(documents, rowsOf(60, 60), epoch))
-			p.next(false)
-			p.add(newCall(documents, rowsOf(5), epoch))
+			p.add(callOf(documents, rowsOf(60, 60), epoch))
+			p.next()
+			p.add(callOf(documents, rowsOf(5), epoch))
 		}, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -238,14 +239,19 @@ func TestLingering(t *testing.T) {
 	}
 }
 
+// callOf makes a call whose caller stays.
+func callOf(l lane, rows [][]int32, now time.Time) *call {
+	return newCall(context.Background(), l, rows, now)
+}
+
 func TestCallFinishesOnce(t *testing.T) {
 	t.Parallel()
-	c := newCall(documents, rowsOf(1), time.Time{})
+	c := callOf(documents, rowsOf(1), time.Time{})
 	first := errors.New("first")
 	c.finish(first)
 	c.finish(nil)
 	<-c.done
-	if c.err != first {
+	if !errors.Is(c.err, first) {
 		t.Errorf("err = %v, want that of the first end", c.err)
 	}
 }

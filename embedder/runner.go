@@ -19,11 +19,39 @@ type batch struct {
 	cancel  context.CancelCauseFunc
 }
 
+// A choice is what a runner runs next. It needs the engine's lock. Without rows there is nothing for this
+// runner until something arrives, or until wait has passed if that isn't 0.
+type choice func() (rows []*entry, wait time.Duration)
+
+// anything is the choice of a common runner.
+func (e *Engine) anything() ([]*entry, time.Duration) {
+	if wait := e.pending.lingering(time.Now(), e.opts.Linger); wait > 0 {
+		return nil, wait
+	}
+	return e.pending.next(), 0
+}
+
+// onlyQueries is the choice of a runner that is kept free for those who wait at a screen.
+func (e *Engine) onlyQueries() ([]*entry, time.Duration) { return e.pending.take(queries), 0 }
+
+// callers returns the contexts of those whose texts are inside, each once.
+func (b *batch) callers() []context.Context {
+	seen := make(map[*call]bool, len(b.entries))
+	var list []context.Context
+	for _, en := range b.entries {
+		if !seen[en.call] {
+			seen[en.call] = true
+			list = append(list, en.call.caller)
+		}
+	}
+	return list
+}
+
 // run is a runner: it takes one batch after another until ctx ends.
-func (e *Engine) run(ctx context.Context, onlyQueries bool) {
+func (e *Engine) run(ctx context.Context, next choice) {
 	for {
 		batchCtx, cancel := context.WithCancelCause(ctx)
-		b := e.take(ctx, onlyQueries, cancel)
+		b := e.take(ctx, next, cancel)
 		if b == nil {
 			cancel(nil)
 			return
@@ -35,28 +63,32 @@ func (e *Engine) run(ctx context.Context, onlyQueries bool) {
 
 // take waits for a batch; nil means that the engine closes. When it closes, the first runner to notice
 // refuses what still waits, so that no caller hangs.
-func (e *Engine) take(ctx context.Context, onlyQueries bool, cancel context.CancelCauseFunc) *batch {
+func (e *Engine) take(ctx context.Context, next choice, cancel context.CancelCauseFunc) *batch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for ctx.Err() == nil {
-		if !onlyQueries {
-			if wait := e.pending.lingering(time.Now(), e.opts.Linger); wait > 0 {
-				e.waitLocked(wait)
-				continue
-			}
+		rows, wait := next()
+		switch {
+		case rows != nil:
+			return e.startLocked(rows, cancel)
+		case wait > 0:
+			e.waitLocked(wait)
+		default:
+			e.wake.Wait()
 		}
-		if rows := e.pending.next(onlyQueries); rows != nil {
-			b := &batch{entries: rows, live: len(rows), cancel: cancel}
-			for _, en := range rows {
-				en.batch = b
-			}
-			e.running++
-			return b
-		}
-		e.wake.Wait()
 	}
 	e.pending.refuse(context.Cause(ctx))
 	return nil
+}
+
+// startLocked makes a batch of rows that leave the pending set.
+func (e *Engine) startLocked(rows []*entry, cancel context.CancelCauseFunc) *batch {
+	b := &batch{entries: rows, live: len(rows), cancel: cancel}
+	for _, en := range rows {
+		en.batch = b
+	}
+	e.running++
+	return b
 }
 
 // waitLocked waits for a sign or for d.
@@ -82,8 +114,11 @@ func (e *Engine) runBatch(ctx context.Context, b *batch) {
 		info.Waited = max(info.Waited, start.Sub(en.since))
 	}
 	info.Padded = len(rows) * len(rows[0]) // longest first
+	returned := e.opts.OnCall(b.callers())
+	start = time.Now()
 	vectors, err := e.model.Run(ctx, Batch{Rows: rows})
 	info.Took, info.Err = time.Since(start), err
+	returned() // not deferred: a panic ends the process, and so these texts have crashed it
 	e.log(info)
 	e.settle(b, e.answers(vectors, err, len(rows)), info)
 	e.opts.Observer.Ran(info)
@@ -101,6 +136,10 @@ func (e *Engine) answers(vectors []vector.Vector, err error, n int) []answer {
 	if err == nil && len(vectors) != n {
 		err = &badVectorError{fmt.Errorf("%d vectors for %d texts", len(vectors), n)}
 	}
+	check := vector.Vector.Check
+	if e.set.Unit {
+		check = vector.Vector.CheckUnit
+	}
 	as := make([]answer, n)
 	for i := range as {
 		if err != nil {
@@ -108,7 +147,7 @@ func (e *Engine) answers(vectors []vector.Vector, err error, n int) []answer {
 			continue
 		}
 		as[i].vector = vectors[i]
-		if err := vectors[i].Check(e.model.Dim(), e.set.Unit); err != nil {
+		if err := check(vectors[i], e.model.Dim()); err != nil {
 			as[i].err = &badVectorError{err}
 		}
 	}

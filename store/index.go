@@ -171,7 +171,7 @@ func (x *Index) newEntryLocked(rec *vector.Record) (*entry, int, error) {
 	e := &entry{doc: rec.Document, vectors: make([]float32, 0, dim*len(rec.Chunks))}
 	e.doc.Text = ""
 	for i, c := range rec.Chunks {
-		if err := c.Vector.Check(dim, false); err != nil {
+		if err := c.Vector.Check(dim); err != nil {
 			return nil, 0, fmt.Errorf("chunk %d: %w", i, err)
 		}
 		if c.Start < 0 || c.Start > c.End || c.End > len(rec.Document.Text) {

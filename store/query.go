@@ -27,7 +27,7 @@ func (q Query) check(dim int) error {
 	if dim == 0 {
 		dim = len(q.Vector)
 	}
-	if err := q.Vector.Check(dim, true); err != nil {
+	if err := q.Vector.CheckUnit(dim); err != nil {
 		return fmt.Errorf("checking the query: %w", err)
 	}
 	return nil

@@ -18,6 +18,9 @@ type Embedding struct {
 	Vector    Vector `json:"vector"`
 	Tokens    int    `json:"tokens"`    // tokens the model read, special ones included
 	Truncated bool   `json:"truncated"` // the text had more tokens than the model reads
+	// Space is the vector's, where it is not known from elsewhere: a search text's vector may come from any
+	// worker, and while an alias changes its space there are workers of two.
+	Space Space `json:"space,omitempty"`
 }
 
 // A Chunk is a window of a document's text that fits the model. A short document is one chunk.

@@ -10,8 +10,8 @@ import (
 	"math"
 )
 
-// NormTolerance is how far from 1 the length of a normalised vector may lie before [Vector.Check] refuses
-// it. Float32 rounding in a model of any size stays two orders of magnitude below it.
+// NormTolerance is how far from 1 the length of a normalised vector may lie before [Vector.CheckUnit]
+// refuses it. Float32 rounding in a model of any size stays two orders of magnitude below it.
 const NormTolerance = 1e-3
 
 // ErrBytes is wrapped by [Parse] when a byte string cannot be a vector.
@@ -45,11 +45,8 @@ func (v Vector) Cosine(w Vector) float64 {
 	return v.Dot(w) / n
 }
 
-// Check reports why v may not leave the engine: a dimension other than dim, a value that is not finite,
-// or, if unit is true, a length outside 1 ± [NormTolerance].
-//
-//nolint:revive // unit is a setting of the model, which callers hold as a boolean
-func (v Vector) Check(dim int, unit bool) error {
+// Check reports why v may not leave the engine: a dimension other than dim, or a value that is not finite.
+func (v Vector) Check(dim int) error {
 	if len(v) != dim {
 		return fmt.Errorf("vector has %d dimensions, the model has %d", len(v), dim)
 	}
@@ -58,7 +55,16 @@ func (v Vector) Check(dim int, unit bool) error {
 			return fmt.Errorf("vector value %d is %v, not a finite number", i, x)
 		}
 	}
-	if n := v.Norm(); unit && math.Abs(n-1) > NormTolerance {
+	return nil
+}
+
+// CheckUnit is Check for the vector of a model that normalises; it also refuses a length outside
+// 1 ± [NormTolerance].
+func (v Vector) CheckUnit(dim int) error {
+	if err := v.Check(dim); err != nil {
+		return err
+	}
+	if n := v.Norm(); math.Abs(n-1) > NormTolerance {
 		return fmt.Errorf("vector has length %.6f, normalised ones lie within 1 ± %g", n, NormTolerance)
 	}
 	return nil

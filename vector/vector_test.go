@@ -72,7 +72,11 @@ func TestCheck(t *testing.T) {
 		"just too short":   {vector.Vector{0.9989}, 1, true, "vector has length 0.998900"},
 		"a square too big": {vector.Vector{math.MaxFloat32}, 1, true, "normalised ones"}, // finite in float64
 	} {
-		err := tt.v.Check(tt.dim, tt.unit)
+		check := vector.Vector.Check
+		if tt.unit {
+			check = vector.Vector.CheckUnit
+		}
+		err := check(tt.v, tt.dim)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}

@@ -153,13 +153,22 @@ type serveFlags struct {
 func (f *serveFlags) register(c *boot.Config) {
 	c.String(&f.redisURL, "redis-url", "redis://127.0.0.1:6379", "the queue's Redis", boot.Env("REDIS_URL"), boot.Secret)
 	c.String(&f.alias, "alias", "", "the model's name in the fleet; by default drawn from its folder or repository")
-	c.Strings(&f.lanes, "lanes", []string{string(tasks.Query), string(tasks.Live), string(tasks.Backfill)}, "lanes to serve")
+	c.Strings(&f.lanes, "lanes", laneNames(tasks.Lanes), "lanes to serve")
 	c.Int(&f.concurrency, "concurrency", 512, [2]int{1, 1 << 16}, "documents leased at once; the batcher sorts that many by length")
 	c.Int(&f.queries, "query-concurrency", 64, [2]int{1, 1 << 12}, "queries leased at once")
 	c.String(&f.http.HostPort, "http", "127.0.0.1:8081", "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
 	c.Duration(&f.grace, "grace", 25*time.Second, [2]time.Duration{time.Second, time.Hour}, "time for tasks under way after SIGTERM")
 	c.Duration(&f.loadTimeout, "load-timeout", time.Hour, [2]time.Duration{time.Second, 24 * time.Hour}, "longest start-up, download included")
 	c.Bool(&f.reembed, "reembed", "take over an alias whose vectors are of another space; its documents are embedded again as they come")
+}
+
+// laneNames are lanes as flags name them.
+func laneNames(lanes []tasks.Lane) []string {
+	names := make([]string, len(lanes))
+	for i, l := range lanes {
+		names[i] = string(l)
+	}
+	return names
 }
 
 // config is a serving worker's validated configuration.

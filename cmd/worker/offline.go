@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +20,10 @@ import (
 // window is how many texts are read before they are embedded together: enough to sort by length, few
 // enough to see results soon and to hold in memory.
 const window = 4096
+
+// patience is how long a text waits for more to be embedded with: next to nothing for a person or a program
+// that writes line by line and wants answers, long enough for a file to fill a window.
+const patience = 100 * time.Millisecond
 
 // An embedLine is one line of `worker embed`: an embedding, or why there is none.
 type embedLine struct {
@@ -77,7 +81,7 @@ func embedAll(ctx context.Context, e *engine.Engine, prompt string, s streams) e
 	out := bufio.NewWriterSize(s.out, 1<<20)
 	enc := json.NewEncoder(out)
 	failed := false
-	for items := range windows(intake.ReadTexts(s.in)) {
+	for items := range intake.Group(ctx, intake.ReadTexts(s.in), window, patience) {
 		lines, err := embedWindow(ctx, e, prompt, items)
 		if err != nil {
 			return err
@@ -96,24 +100,6 @@ func embedAll(ctx context.Context, e *engine.Engine, prompt string, s streams) e
 		return errPartly
 	}
 	return nil
-}
-
-// windows groups items.
-func windows(items iter.Seq[intake.Item]) iter.Seq[[]intake.Item] {
-	return func(yield func([]intake.Item) bool) {
-		var open []intake.Item
-		for item := range items {
-			if open = append(open, item); len(open) == window {
-				if !yield(open) {
-					return
-				}
-				open = nil
-			}
-		}
-		if len(open) > 0 {
-			yield(open)
-		}
-	}
 }
 
 func embedWindow(ctx context.Context, e *engine.Engine, prompt string, items []intake.Item) ([]embedLine, error) {

@@ -54,6 +54,7 @@ type worker struct {
 	load    func(context.Context) (*loaded, error)
 	listen  func(net.Addr) // told where the probes are, for tests
 	changed chan struct{}  // the registry should hear of a new state
+	calls   *callRecord    // made with the connection, before the load
 
 	mu    sync.Mutex // guards the fields below
 	state string
@@ -76,6 +77,7 @@ func (w *worker) open(ctx context.Context) (*loaded, error) {
 	set := w.cfg.engine
 	set.Options.Logger = w.log
 	set.Options.Observer = engineObserver{w.metrics}
+	set.Options.OnCall = sabotage(w.calls.begin)
 	source := engine.NewSource(w.log, set)
 	manager, err := embedder.NewManager(source.Load, &embedder.ManagerOptions{
 		// Every leased task may be inside: the queue's limits are the ones that hold texts back.
@@ -135,6 +137,8 @@ func (w *worker) withRedis(ctx context.Context) error {
 	defer running.Wait()
 	defer silence()
 
+	w.calls = &callRecord{log: w.log, calls: queue.NewCalls(rdb, w.id)}
+	defer w.calls.wait()
 	model, err := w.load(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -159,8 +163,10 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	}
 	w.metrics.Waiting(model.waiting)
 	w.metrics.Loaded(monitoring.Model{Alias: w.cfg.alias, Space: string(model.space), Device: "cpu", Dim: strconv.Itoa(model.dim)})
+	ctx, displace := context.WithCancelCause(ctx)
+	defer displace(nil)
 	handler := tasks.NewHandler(w.log, tasks.Parts{
-		Model: w.cfg.alias, Space: model.space, Embedder: model, Store: docs, Answers: docs,
+		Model: w.cfg.alias, Space: model.space, Embedder: model, Store: watched{docs, displace}, Answers: docs,
 	}, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
 	server, err := queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, handler, &queue.ServerOptions{
 		Logger: w.log, Concurrency: w.cfg.concurrency, QueryConcurrency: w.cfg.queries, Grace: w.cfg.grace, Worker: w.id,
@@ -180,6 +186,33 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	server.Stop()
 	err = server.Shutdown(context.WithoutCancel(ctx))
 	w.log.Info("stopped serving")
+	if other, ok := errors.AsType[*store.SpaceError](context.Cause(ctx)); ok {
+		err = errors.Join(fmt.Errorf("%w: the alias was taken over while this worker served: %w", boot.ErrModel, other), err)
+	}
+	return err
+}
+
+// watched is the store as the handler sees it. When another worker takes the alias over for its own space,
+// every write of this one is refused from then on: it ends, lest it lease tasks that it can't finish.
+type watched struct {
+	tasks.Store
+	displace context.CancelCauseFunc
+}
+
+func (s watched) Refresh(ctx context.Context, rec vector.Record) (bool, error) {
+	current, err := s.Store.Refresh(ctx, rec)
+	return current, s.note(err)
+}
+
+func (s watched) Put(ctx context.Context, rec vector.Record) (bool, error) {
+	stored, err := s.Store.Put(ctx, rec)
+	return stored, s.note(err)
+}
+
+func (s watched) note(err error) error {
+	if other, ok := errors.AsType[*store.SpaceError](err); ok {
+		s.displace(other)
+	}
 	return err
 }
 
@@ -253,6 +286,9 @@ func (w *worker) readiness() error {
 	if w.state != ready {
 		return fmt.Errorf("%s since %v", w.state, time.Since(w.since).Round(time.Second))
 	}
+	if since, cause := w.queue.Held(); cause != nil {
+		return fmt.Errorf("tasks are held back since %v: %w", since.Format(time.TimeOnly), cause)
+	}
 	if late := w.queue.Overdue(); len(late) > 0 {
 		return fmt.Errorf("%d tasks are inside beyond their deadline", len(late))
 	}
@@ -268,6 +304,9 @@ func (w *worker) status() any {
 		out["engine"] = w.model.stats()
 		out["running"] = len(w.queue.Running())
 		out["overdue"] = len(w.queue.Overdue())
+		if since, cause := w.queue.Held(); cause != nil { // store, Redis or model fail; nobody is charged
+			out["held"] = map[string]any{"since": since, "cause": cause.Error()}
+		}
 	}
 	return out
 }

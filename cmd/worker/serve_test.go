@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
-const patience = 20 * time.Second
+const testPatience = 20 * time.Second
 
 // A trial is a worker under test with a fake model, on a real Redis.
 type trial struct {
@@ -99,9 +99,9 @@ func (x *trial) get(path string) (int, string) {
 
 func (x *trial) until(what string, ok func() bool) {
 	x.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
+	for deadline := time.Now().Add(testPatience); !ok(); {
 		if time.Now().After(deadline) {
-			x.t.Fatalf("not within %v: %s", patience, what)
+			x.t.Fatalf("not within %v: %s", testPatience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -121,7 +121,7 @@ func (x *trial) end() error {
 	select {
 	case err := <-x.ended:
 		return err
-	case <-time.After(patience):
+	case <-time.After(testPatience):
 		x.t.Fatal("the worker does not end")
 		return nil
 	}
@@ -183,7 +183,7 @@ func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 		t.Errorf("/statusz: %s", body)
 	}
 
-	service := x.fleet.Search(testkit.Logger(t), "quote", &search.Options{Timeout: patience})
+	service := x.fleet.Search(testkit.Logger(t), "quote", &search.Options{Timeout: testPatience})
 	result, err := service.Search(t.Context(), "three", 1, store.Filter{})
 	if err != nil || len(result.Hits) != 1 || result.Hits[0].Document.ID != "three" || result.Hits[0].Score < 0.999 || result.Documents != 3 {
 		t.Errorf("search: %+v, %v", result, err)
@@ -244,6 +244,33 @@ func TestAnAliasKeepsItsSpace(t *testing.T) {
 	third.until("ready", func() bool { return third.state() == ready })
 	third.stop()
 	if err := third.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A worker whose alias is taken over while it serves ends, and its tasks go to the new one.
+func TestATakenOverWorkerMakesRoom(t *testing.T) {
+	redis := testkit.RedisServer(t)
+	first := newTrial(t, redis, "s1", nil)
+	first.gate <- nil
+	first.until("ready", func() bool { return first.state() == ready })
+	if err := first.fleet.Store.ClaimSpace(t.Context(), "quote", "s2", store.ReEmbed); err != nil {
+		t.Fatal(err)
+	}
+	receipts := first.enqueue("one", "two", "three")
+	if err := first.end(); !errors.Is(err, boot.ErrModel) || !strings.Contains(err.Error(), "taken over") {
+		t.Errorf("the old worker ended with %v", err)
+	}
+	second := newTrial(t, redis, "s2", nil)
+	second.gate <- nil
+	if failures, err := second.fleet.Queue.Wait(t.Context(), receipts, nil); err != nil || len(failures) > 0 {
+		t.Errorf("waiting: %v, %v", failures, err)
+	}
+	if rec, err := second.fleet.Store.Get(t.Context(), "quote", "two"); err != nil || rec.Space != "s2" {
+		t.Errorf("stored in space %s, %v", rec.Space, err)
+	}
+	second.stop()
+	if err := second.end(); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,7 +21,7 @@ func TestQuote(t *testing.T) {
 		if err != nil || truncated {
 			t.Fatalf("%q: truncated %t, %v", text, truncated, err)
 		}
-		if err := vs[0].Check(m.Dim(), true); err != nil {
+		if err := vs[0].CheckUnit(m.Dim()); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
 		if got := embedtest.Quote(vs[0]); got != text {

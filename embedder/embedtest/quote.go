@@ -28,16 +28,16 @@ type Tokenizer struct{}
 
 // Encode implements [embedder.Tokenizer]. The end token is kept when the text is cut.
 func (Tokenizer) Encode(dst []int32, text string, max int) (ids []int32, truncated bool) {
-	ids = append(dst, startID)
+	dst = append(dst, startID)
 	room := max - 2
 	for _, r := range strings.TrimSpace(text) {
 		if room--; room < 0 {
 			truncated = true
 			break
 		}
-		ids = append(ids, r+firstRune)
+		dst = append(dst, r+firstRune)
 	}
-	return append(ids, endID), truncated
+	return append(dst, endID), truncated
 }
 
 // Text returns the text that ids stand for.
@@ -100,7 +100,8 @@ func (m *Model) Dim() int { return m.maxTokens + 1 }
 
 // Run implements [embedder.Model]. A row that is empty or too long is an error, as is a run after Close.
 func (m *Model) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, error) {
-	defer m.enter(b)()
+	leave := m.enter(b)
+	defer leave()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

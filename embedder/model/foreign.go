@@ -227,7 +227,7 @@ func (g *foreignGraph) write(ctx context.Context, dir string, h head) error {
 			return err
 		}
 		defer finish(&err, out.Close)
-		if err := f.WriteWith(cancellable{ctx, out}, b.graph); err != nil {
+		if err := f.WriteWith(cancellable(ctx, out), b.graph); err != nil {
 			return err
 		}
 		return out.Sync()
@@ -259,21 +259,22 @@ func place(ctx context.Context, from, to string) (err error) {
 		return err
 	}
 	defer finish(&err, dst.Close)
-	if _, err := io.Copy(cancellable{ctx, dst}, src); err != nil {
+	if _, err := io.Copy(cancellable(ctx, dst), src); err != nil {
 		return err
 	}
 	return dst.Sync()
 }
 
-// cancellable is a writer that fails once its context has ended.
-type cancellable struct {
-	ctx context.Context //nolint:containedctx // lives no longer than the copy it bounds
-	w   io.Writer
+// cancellable is w until ctx ends, and fails from then on.
+func cancellable(ctx context.Context, w io.Writer) io.Writer {
+	return writerFunc(func(b []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return w.Write(b)
+	})
 }
 
-func (c cancellable) Write(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.w.Write(b)
-}
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }

@@ -96,12 +96,21 @@ func (b *builder) unsqueeze(name, x string, axes ...int64) string {
 	return b.withAxes(13, name, "Unsqueeze", x, axes)
 }
 
-func (b *builder) reduceSum(name, x string, keep bool, axes ...int64) string {
-	return b.withAxes(13, name, "ReduceSum", x, axes, keepDims(keep))
+// A reduced dimension stays with length 1, for the result to be broadcast, or it goes.
+const (
+	dropped int64 = iota
+	kept
+)
+
+// reduceSum adds up along the second dimension, that of a text's tokens or of a vector's values, which is
+// then dropped or kept.
+func (b *builder) reduceSum(name, x string, then int64) string {
+	return b.withAxes(13, name, "ReduceSum", x, []int64{1}, onnxpb.Int("keepdims", then))
 }
 
-func (b *builder) reduceMax(name, x string, keep bool, axes ...int64) string {
-	return b.withAxes(18, name, "ReduceMax", x, axes, keepDims(keep))
+// reduceMax is reduceSum for the largest value.
+func (b *builder) reduceMax(name, x string, then int64) string {
+	return b.withAxes(18, name, "ReduceMax", x, []int64{1}, onnxpb.Int("keepdims", then))
 }
 
 func (b *builder) withAxes(since int64, name, op, x string, axes []int64, attrs ...onnxpb.Attr) string {
@@ -110,13 +119,6 @@ func (b *builder) withAxes(since int64, name, op, x string, axes []int64, attrs 
 		return b.node(name, op, []string{x}, slices.Concat(attrs, []onnxpb.Attr{onnxpb.Ints("axes", axes...)})...)
 	}
 	return b.node(name, op, []string{x, b.ints(axes...)}, attrs...)
-}
-
-func keepDims(keep bool) onnxpb.Attr {
-	if keep {
-		return onnxpb.Int("keepdims", 1)
-	}
-	return onnxpb.Int("keepdims", 0)
 }
 
 // sequence returns the lengths of a batch's rows, padding included, as a scalar: the second dimension of x.

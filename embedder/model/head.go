@@ -31,7 +31,7 @@ func (h head) emit(b *builder, x string) {
 // torch.nn.functional.normalize does.
 func normalize(b *builder, x string) string {
 	square := b.node("norm/square", "Mul", []string{x, x})
-	length := b.node("norm/length", "Sqrt", []string{b.reduceSum("norm/sum", square, true, 1)})
+	length := b.node("norm/length", "Sqrt", []string{b.reduceSum("norm/sum", square, kept)})
 	return b.node("norm", "Div", []string{x, b.node("norm/floor", "Max", []string{length, b.float(1e-12)})})
 }
 
@@ -82,12 +82,12 @@ func (p *pooler) mode(m Mode) string {
 // weightedSum adds up the token vectors, each times its weight in w, [batch, sequence].
 func (p *pooler) weightedSum(name, w string) string {
 	weighted := p.b.node(name+"/weighted", "Mul", []string{p.x, p.b.unsqueeze(name+"/column", w, 2)})
-	return p.b.reduceSum(name, weighted, false, 1)
+	return p.b.reduceSum(name, weighted, dropped)
 }
 
 // total adds up the weights of each row; a row without tokens counts as 1e-9 instead of dividing by zero.
 func (p *pooler) total(name, w string) string {
-	sum := p.b.reduceSum(name+"/total", w, true, 1)
+	sum := p.b.reduceSum(name+"/total", w, kept)
 	return p.b.node(name+"/count", "Max", []string{sum, p.b.float(1e-9)})
 }
 
@@ -95,13 +95,13 @@ func (p *pooler) total(name, w string) string {
 func (p *pooler) max(name string) string {
 	real := p.b.cast(name+"/real", p.b.unsqueeze(name+"/column", inputMask, 2), onnxpb.Bool)
 	masked := p.b.node(name+"/masked", "Where", []string{real, p.x, p.b.float(float32(math.Inf(-1)))})
-	return p.b.reduceMax(name, masked, false, 1)
+	return p.b.reduceMax(name, masked, dropped)
 }
 
 // last is 1 for the last token of each row and 0 elsewhere. Sums with such weights instead of an index
 // need no operator that an old graph's version lacks.
 func (p *pooler) last(name string) string {
-	count := p.b.reduceSum(name+"/count", inputMask, true, 1)
+	count := p.b.reduceSum(name+"/count", inputMask, kept)
 	is := p.b.node(name+"/is", "Equal", []string{p.ranks(name+"/ranks", 1), count})
 	return p.b.cast(name+"/weights", is, onnxpb.Float32)
 }

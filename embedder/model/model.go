@@ -92,7 +92,7 @@ func open(dir string, o *Overrides) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.setHead(d, l, o); err != nil {
+	if err := m.setHead(l, o); err != nil {
 		return nil, err
 	}
 	if err := m.setText(d, l, c, o); err != nil {
@@ -176,7 +176,7 @@ func (m *Model) compile(dir string, net network, set *safetensors.Set) error {
 }
 
 // setHead decides about pooling, normalisation and with them the dimension.
-func (m *Model) setHead(d folder, l layout, o *Overrides) error {
+func (m *Model) setHead(l layout, o *Overrides) error {
 	m.Pooling, m.Normalize, m.Dim = l.pooling, l.normalize, m.Hidden
 	if o.Normalize != nil {
 		m.Normalize = *o.Normalize

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
 const (
@@ -69,12 +71,12 @@ func (m *Model) Prepare(ctx context.Context, cacheDir string) (p Prepared, err e
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
 	}
-	unlock, err := lock(ctx, dir+".lock")
+	lock, err := filelock.Acquire(ctx, dir+".lock")
 	if err != nil {
 		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
 	}
-	defer finish(&err, unlock)
-	if complete(dir, key) { // somebody else wrote it while we waited
+	defer finish(&err, lock.Remove) // a cache holds nothing but models
+	if complete(dir, key) {         // somebody else wrote it while we waited
 		return p, nil
 	}
 	if err := m.writePrepared(ctx, dir, key); err != nil {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
 // read returns a file's content.
@@ -112,10 +114,10 @@ func TestPrepareLeftovers(t *testing.T) {
 // A stopping is a context that ends itself when it has been asked for its error n times, that is, at the
 // n-th place where the work looks whether to go on.
 type stopping struct {
-	context.Context
-	cancel context.CancelFunc
-	mu     sync.Mutex
-	left   int
+	context.Context //nolint:containedctx // it is a context itself
+	cancel          context.CancelFunc
+	mu              sync.Mutex
+	left            int
 }
 
 func (s *stopping) Err() error {
@@ -210,29 +212,27 @@ func TestPrepareTogether(t *testing.T) {
 	}
 }
 
-// TestLockWaits holds the lock: who waits for it ends with its context and leaves it alone.
-func TestLockWaits(t *testing.T) {
+// TestPrepareWaits holds the lock: who waits for it ends with its context and leaves it alone.
+func TestPrepareWaits(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "x.lock")
-	unlock, err := lock(t.Context(), path)
+	m, cache := mustOpen(t, "testdata/variants/bert-all", nil), t.TempDir()
+	lockFile := filepath.Join(cache, "prepared", m.preparedKey()+".lock")
+	if err := os.Mkdir(filepath.Dir(lockFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := filelock.Try(lockFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := lock(ctx, path); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), path) {
-		t.Errorf("waiting for a lock: %v, want the path and context.Canceled", err)
+	if _, err := m.Prepare(ctx, cache); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), lockFile) {
+		t.Errorf("waiting for a lock: %v, want its path and context.Canceled", err)
 	}
-	if err := unlock(); err != nil {
+	if err := lock.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	if unlock, err = lock(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
-	if err := unlock(); err != nil {
-		t.Fatal(err)
-	}
-	if left := entries(t, filepath.Dir(path)); left != "" {
+	if left := entries(t, filepath.Dir(lockFile)); left != "" {
 		t.Errorf("%q is left", left)
 	}
 }

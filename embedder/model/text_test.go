@@ -5,43 +5,23 @@ import (
 	"testing"
 )
 
-func TestInput(t *testing.T) {
-	t.Parallel()
-	cased, lowered := &Model{}, &Model{Lowercase: true}
-	for in, want := range map[string]string{
-		"Query: ÄÖ":   "query: äö",
-		"İstanbul":    "i̇stanbul", // i and a combining dot
-		"ΟΔΟΣ":        "οδοσ",      // each character alone: no final sigma
-		"삼성전자 ABC":    "삼성전자 abc",
-		"ǅ Ⅷ Ⓐ":       "ǆ ⅷ ⓐ",
-		"ẞ":           "ß",
-		"already low": "already low",
-	} {
-		if got := lowered.Input("", in); got != want {
-			t.Errorf("%q becomes %q, want %q", in, got, want)
-		}
-		if got := cased.Input("P: ", in); got != "P: "+in {
-			t.Errorf("%q becomes %q without lower case", in, got)
-		}
-	}
-	if got := lowered.Input("Query: ", "A"); got != "query: a" {
-		t.Errorf("prompt and text become %q: the prompt is lowered too", got)
-	}
-}
-
 func TestParsePooling(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]Pooling{
-		"mean":                      {Mean},
-		"cls+mean":                  {CLS, Mean},
-		" max + lasttoken ":         {Max, LastToken},
-		"weightedmean":              {WeightedMean},
-		"mean_sqrt_len_tokens+mean": {MeanSqrt, Mean},
-		"":                          nil,
-		"mean+":                     nil,
-		"average":                   nil,
-		"cls+cls":                   nil,
+	for _, tc := range []struct {
+		s    string
+		want Pooling
+	}{
+		{"mean", Pooling{Mean}},
+		{"cls+mean", Pooling{CLS, Mean}},
+		{" max + lasttoken ", Pooling{Max, LastToken}},
+		{"weightedmean", Pooling{WeightedMean}},
+		{"mean_sqrt_len_tokens+mean", Pooling{MeanSqrt, Mean}},
+		{"", nil},
+		{"mean+", nil},
+		{"average", nil},
+		{"cls+cls", nil},
 	} {
+		s, want := tc.s, tc.want
 		got, err := ParsePooling(s)
 		if want == nil {
 			if err == nil {

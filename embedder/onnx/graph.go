@@ -143,7 +143,7 @@ func (w *walker) fields(size int64, visit func(num protowire.Number, size int64)
 	end := w.pos + size
 	for size < 0 || w.pos < end {
 		tag, err := binary.ReadUvarint(w)
-		if err == io.EOF && size < 0 {
+		if errors.Is(err, io.EOF) && size < 0 {
 			return nil
 		}
 		if err != nil {

@@ -31,15 +31,18 @@ func TestReadGraphForeign(t *testing.T) {
 		"vespa/dummy_transformer_without_type_ids.onnx": "input_ids attention_mask > output_0",
 		"optimum-tiny-distilbert/model.onnx":            "input_ids attention_mask > logits",
 	} {
-		f, err := os.Open(testkit.Shared(t, "data", "onnx", path))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		ins, outs, err := readGraph(f)
-		if got := names(ins) + " > " + names(outs); err != nil || got != want {
-			t.Errorf("%s: %q, %v; want %q", path, got, err, want)
-		}
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			f, err := os.Open(testkit.Shared(t, "data", "onnx", path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			ins, outs, err := readGraph(f)
+			if got := names(ins) + " > " + names(outs); err != nil || got != want {
+				t.Errorf("%q, %v; want %q", got, err, want)
+			}
+		})
 	}
 }
 

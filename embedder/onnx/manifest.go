@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/cpu"
@@ -40,11 +41,14 @@ type manifest struct {
 	CPU     string              `json:"cpu"`     // cpuKey of the machine that wrote it
 	Source  string              `json:"source"`
 	Files   map[string]fileInfo `json:"files"` // by name within the folder
+
+	digested bool // by verify: some file had to be read, its stamp is new
 }
 
 type fileInfo struct {
 	Size   int64  `json:"size"`
-	Digest string `json:"digest"` // see digestFile
+	Digest string `json:"digest"`          // see digestFile
+	Stamp  string `json:"stamp,omitempty"` // see stampOf; of the file that has this digest
 }
 
 // Key names everything outside the model that a prepared graph depends on, fit for a file's name: the
@@ -79,29 +83,57 @@ func cpuKey() string {
 
 // Verify reports why the prepared folder may not be loaded here: absent, of another runtime, processor or
 // source, or not byte for byte what was written.
+//
+// A file that the system says nobody has touched since it was digested is not read again: that would take
+// longer than the load it guards. So what it notices is every change by way of the file system, not a disk
+// that forgets.
 func (rt *Runtime) Verify(p Prepared) error {
+	_, err := rt.verify(p)
+	return err
+}
+
+// verify is Verify. It returns the manifest with the stamps that the files have now.
+func (rt *Runtime) verify(p Prepared) (manifest, error) {
 	m, err := readManifest(p.Dir)
+	if err != nil {
+		return m, err
+	}
+	err = m.matches(rt.manifest(p.Source))
+	for _, name := range []string{graphName, dataName} {
+		if _, ok := m.Files[name]; !ok && err == nil {
+			err = fmt.Errorf("%s is not in its manifest", name)
+		}
+	}
+	for name, want := range m.Files {
+		if err == nil {
+			err = m.verifyFile(p.Dir, name, want)
+		}
+	}
+	if err != nil {
+		return m, fmt.Errorf("prepared folder %s: %w", p.Dir, err)
+	}
+	return m, nil
+}
+
+// verifyFile compares one file with what was written, by its stamp or else by its digest.
+func (m *manifest) verifyFile(dir, name string, want fileInfo) error {
+	path := filepath.Join(dir, name)
+	stat, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	if err := m.matches(rt.manifest(p.Source)); err != nil {
-		return fmt.Errorf("prepared folder %s: %w", p.Dir, err)
+	if stat.Size() == want.Size && want.Stamp != "" && want.Stamp == stampOf(stat) {
+		return nil
 	}
-	for _, name := range []string{graphName, dataName} {
-		if _, ok := m.Files[name]; !ok {
-			return fmt.Errorf("prepared folder %s: %s is not in its manifest", p.Dir, name)
-		}
-	}
-	got, err := digest(p.Dir, m.names())
+	got, err := digestFile(path)
 	if err != nil {
-		return fmt.Errorf("prepared folder %s: %w", p.Dir, err)
+		return err
 	}
-	for name, want := range m.Files {
-		if got[name] != want {
-			return fmt.Errorf("prepared folder %s: %s is not the file that was written: %d bytes with digest %.12s, want %d with %.12s",
-				p.Dir, name, got[name].Size, got[name].Digest, want.Size, want.Digest)
-		}
+	if got.Size != want.Size || got.Digest != want.Digest {
+		return fmt.Errorf("%s is not the file that was written: %d bytes with digest %.12s, want %d with %.12s",
+			name, got.Size, got.Digest, want.Size, want.Digest)
 	}
+	m.Files[name], m.digested = got, true
 	return nil
 }
 
@@ -141,14 +173,6 @@ func (m manifest) matches(want manifest) error {
 	return nil
 }
 
-func (m manifest) names() []string {
-	names := make([]string, 0, len(m.Files))
-	for name := range m.Files {
-		names = append(names, name)
-	}
-	return names
-}
-
 // digest reads the named files of a folder.
 func digest(dir string, names []string) (map[string]fileInfo, error) {
 	byName := make(map[string]fileInfo, len(names))
@@ -165,8 +189,8 @@ func digest(dir string, names []string) (map[string]fileInfo, error) {
 // digestBlock is how much of a file one goroutine digests at a time.
 const digestBlock = 8 << 20
 
-// digestFile returns a file's size and digest: SHA-256 over the SHA-256 of its blocks, which all cores
-// compute side by side, since every boot waits for it.
+// digestFile returns a file's size, digest and stamp. The digest is SHA-256 over the SHA-256 of the file's
+// blocks, which all cores compute side by side, since a boot may wait for it.
 func digestFile(path string) (fileInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -197,5 +221,10 @@ func digestFile(path string) (fileInfo, error) {
 	for _, sum := range sums {
 		whole.Write(sum[:])
 	}
-	return fileInfo{Size: stat.Size(), Digest: hex.EncodeToString(whole.Sum(nil))}, nil
+	info := fileInfo{Size: stat.Size(), Digest: hex.EncodeToString(whole.Sum(nil))}
+	// The stamp is older than the digest: a write in between shows as another stamp.
+	if changed, ok := changeTime(stat); ok && time.Since(changed) > clockTick {
+		info.Stamp = stampOf(stat)
+	}
+	return info, nil
 }

@@ -10,18 +10,24 @@ import (
 	"time"
 
 	ort "github.com/yalue/onnxruntime_go"
-	"golang.org/x/sys/unix"
+
+	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
 // Prepack makes sure that p.Dir holds the graph at graphPath optimised and prepacked for this runtime and
 // processor. A folder that [Runtime.Verify] accepts is left alone; any other is written anew. The work goes
 // to p.Dir.partial under a lock on p.Dir.lock, shared with other processes, and is renamed when all of it
-// is on disk, so that no reader meets half a folder. Output is the graph's output, "" for "embedding".
+// is on disk, so that no reader meets half a folder. A folder that is valid may be read-only. Output is the
+// graph's output, "" for "embedding".
 //
 // The folder takes about 1.8 times the weights; the write needs the memory of a plain load.
-func (rt *Runtime) Prepack(ctx context.Context, graphPath, output string, p Prepared) error {
+func (rt *Runtime) Prepack(ctx context.Context, graphPath, output string, p Prepared) (err error) {
 	if !filepath.IsAbs(p.Dir) {
 		return fmt.Errorf("prepared folder %q is not an absolute path", p.Dir)
+	}
+	if m, err := rt.verify(p); err == nil {
+		rt.keepStamps(p.Dir, m)
+		return nil
 	}
 	names, err := readPorts(graphPath, Options{Output: output}.withDefaults().Output)
 	if err != nil {
@@ -30,13 +36,13 @@ func (rt *Runtime) Prepack(ctx context.Context, graphPath, output string, p Prep
 	if err := os.MkdirAll(filepath.Dir(p.Dir), 0o755); err != nil {
 		return fmt.Errorf("making room for a prepared graph: %w", err)
 	}
-	unlock, err := lock(ctx, p.Dir+".lock")
+	lock, err := filelock.Acquire(ctx, p.Dir+".lock")
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { err = errors.Join(err, lock.Remove()) }()
 	if rt.Verify(p) == nil {
-		return nil // another process was faster, or it was there before
+		return nil // another process was faster
 	}
 	start := time.Now()
 	if err := rt.prepack(ctx, graphPath, names, p); err != nil {
@@ -64,7 +70,7 @@ func (rt *Runtime) prepack(ctx context.Context, graphPath string, names ports, p
 	if m.Files, err = digest(partial, []string{graphName, dataName}); err != nil {
 		return err
 	}
-	if err := writeManifest(partial, m); err != nil {
+	if err := writeManifest(filepath.Join(partial, manifestName), m); err != nil {
 		return err
 	}
 	if err := syncAll(partial, graphName, dataName, manifestName, "."); err != nil {
@@ -108,12 +114,29 @@ func (rt *Runtime) writeOptimised(ctx context.Context, graphPath string, names p
 	return native.Destroy()
 }
 
-func writeManifest(dir string, m manifest) error {
+// keepStamps notes in the manifest that files were digested since it was written, m being what [Runtime.verify]
+// returned. A folder that can't be written to is digested at every load, which is slow but right.
+func (rt *Runtime) keepStamps(dir string, m manifest) {
+	if !m.digested {
+		return
+	}
+	path := filepath.Join(dir, manifestName)
+	fresh := fmt.Sprintf("%s.%d", path, time.Now().UnixNano()) // another process may do the same
+	err := writeManifest(fresh, m)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		rt.log.Debug("manifest not renewed", "dir", dir, "err", errors.Join(err, os.RemoveAll(fresh)))
+	}
+}
+
+func writeManifest(path string, m manifest) error {
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, manifestName), append(b, '\n'), 0o644)
+	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
 // syncAll flushes files and folders within dir to the disk.
@@ -128,26 +151,4 @@ func syncAll(dir string, names ...string) error {
 		}
 	}
 	return nil
-}
-
-// lock takes the lock of a file that is made for it and stays. A process's end frees it, however it ends.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("opening a lock: %w", err)
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("waiting for the lock of %s: %w", path, context.Cause(ctx)), f.Close())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/embedder"
+	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
 // prepare writes the prepared form of the slow graph, which has weights to prepack.
@@ -87,27 +88,29 @@ func TestPreparedRefused(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
-		spoil func(t *testing.T, dir string) error
+		spoil func(dir string) error
 		want  string
 	}{
-		{"absent", func(t *testing.T, dir string) error { return os.RemoveAll(dir) }, "no such file"},
-		{"no weights", func(t *testing.T, dir string) error { return os.Remove(filepath.Join(dir, dataName)) }, "no such file"},
-		{"truncated", func(t *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, dataName), 1000) }, "1000 bytes"},
+		{"absent", os.RemoveAll, "no such file"},
+		{"no weights", func(dir string) error { return os.Remove(filepath.Join(dir, dataName)) }, "no such file"},
+		{"truncated", func(dir string) error { return os.Truncate(filepath.Join(dir, dataName), 1000) }, "1000 bytes"},
 		{"a flipped bit", flipBit, "not the file that was written"},
+		{"a flipped bit and a clock put back", flipUnseen, "not the file that was written"},
 		{"another runtime", edit(func(m *manifest) { m.Runtime = "1.20.0" }), `made for onnx runtime "1.20.0"`},
 		{"another processor", edit(func(m *manifest) { m.CPU = "amd64" }), `made for processor "amd64"`},
 		{"another source", edit(func(m *manifest) { m.Source = "y" }), `made for source "y"`},
 		{"another format", edit(func(m *manifest) { m.Format = 99 }), `made for format "99"`},
 		{"a file outside", edit(func(m *manifest) { m.Files["../x"] = fileInfo{} }), "outside the folder"},
 		{"a file not listed", edit(func(m *manifest) { delete(m.Files, dataName) }), "not in its manifest"},
-		{"a broken manifest", func(t *testing.T, dir string) error {
+		{"a broken manifest", func(dir string) error {
 			return os.Truncate(filepath.Join(dir, manifestName), 20)
 		}, manifestName},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			rt, p := start(t), prepare(t)
-			if err := tt.spoil(t, p.Dir); err != nil {
+			settle(t, rt, p)
+			if err := tt.spoil(p.Dir); err != nil {
 				t.Fatal(err)
 			}
 			if err := rt.Verify(p); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -129,7 +132,7 @@ func TestPreparedRefused(t *testing.T) {
 }
 
 // flipBit changes one bit of the weights.
-func flipBit(t *testing.T, dir string) error {
+func flipBit(dir string) error {
 	path := filepath.Join(dir, dataName)
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -139,9 +142,73 @@ func flipBit(t *testing.T, dir string) error {
 	return os.WriteFile(path, b, 0o644)
 }
 
+// flipUnseen is flipBit, after which the time of the latest write is what it was.
+func flipUnseen(dir string) error {
+	path := filepath.Join(dir, dataName)
+	stat, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(flipBit(dir), os.Chtimes(path, stat.ModTime(), stat.ModTime()))
+}
+
+// settle prepares until files are known by their stamps, so that a test of what is noticed tests these.
+func settle(t *testing.T, rt *Runtime, p Prepared) {
+	t.Helper()
+	for {
+		m, err := rt.verify(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.digested {
+			return
+		}
+		if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestStamps checks that files are digested when they may have changed, and only then, and that a folder
+// that was copied as it is stays valid.
+func TestStamps(t *testing.T) {
+	t.Parallel()
+	rt, p := start(t), prepare(t)
+	settle(t, rt, p)
+	data := filepath.Join(p.Dir, dataName)
+	copied := Prepared{Dir: p.Dir + "-copy", Source: p.Source}
+	for _, tt := range []struct {
+		name string
+		p    Prepared
+		do   func() error
+	}{
+		{"read and run", p, func() error { return readAll(data) }},
+		{"touched", p, func() error { return os.Chtimes(data, time.Now(), time.Now()) }},
+		{"copied", copied, func() error { return os.CopyFS(copied.Dir, os.DirFS(p.Dir)) }},
+	} {
+		if err := tt.do(); err != nil {
+			t.Fatal(err)
+		}
+		m, err := rt.verify(tt.p)
+		if err != nil || m.digested != (tt.name != "read and run") {
+			t.Errorf("%s: digested %t, %v", tt.name, m.digested, err)
+		}
+		settle(t, rt, tt.p)
+	}
+	if left, err := filepath.Glob(filepath.Join(p.Dir, manifestName+".*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// readAll reads a file and forgets it.
+func readAll(path string) error {
+	_, err := os.ReadFile(path)
+	return err
+}
+
 // edit returns what rewrites a folder's manifest.
-func edit(change func(*manifest)) func(*testing.T, string) error {
-	return func(t *testing.T, dir string) error {
+func edit(change func(*manifest)) func(string) error {
+	return func(dir string) error {
 		m, err := readManifest(dir)
 		if err != nil {
 			return err
@@ -174,11 +241,15 @@ func TestPrepackRefuses(t *testing.T) {
 func TestPrepackWaitsForLock(t *testing.T) {
 	t.Parallel()
 	p := Prepared{Dir: filepath.Join(t.TempDir(), "x")}
-	unlock, err := lock(t.Context(), p.Dir+".lock")
+	lock, err := filelock.Try(p.Dir + ".lock")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlock()
+	defer func() {
+		if err := lock.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := start(t).Prepack(ctx, graphPath(t, "slow.onnx"), "", p); !errors.Is(err, context.DeadlineExceeded) {

@@ -11,7 +11,6 @@ import (
 // makes every vector a little worse.
 func (d *definition) build() (*Tokenizer, error) {
 	t := &Tokenizer{pipe: d.pipe, highest: d.vocab.highest(), warnings: d.warnings}
-	t.runs.New = func() any { return new(run) }
 	added, err := d.checkAdded()
 	if err != nil {
 		return nil, err

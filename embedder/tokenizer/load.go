@@ -29,8 +29,7 @@ func parseDefinition(data []byte) (*definition, error) {
 	}
 	o := newObject("the file", data)
 	if o.err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(o.err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](o.err); ok {
 			return nil, fmt.Errorf("the file is not valid JSON (at byte %d of %d): %w", syntax.Offset, len(data), syntax)
 		}
 		return nil, o.err

@@ -136,7 +136,7 @@ func (p *sentencePiece) words(r *run, s []byte) {
 	}
 	if len(r.word) >= r.enough {
 		// A language without spaces, or a prank. What can be decided of the word is.
-		p.model.cut(r, false)
+		p.model.cutSettled(r)
 		r.enough = max(normBlock, 2*len(r.word))
 	}
 }
@@ -201,7 +201,7 @@ func wordEnd(s []byte) int {
 
 func (p *sentencePiece) endWord(r *run) {
 	if len(r.word) > 0 {
-		p.model.cut(r, true)
+		p.model.cut(r)
 	}
 	r.startWord()
 }

@@ -135,7 +135,10 @@ func (t *Tokenizer) run(text string, max int) *run {
 	if !utf8.ValidString(text) {
 		text = strings.ToValidUTF8(text, "\uFFFD")
 	}
-	r := t.runs.Get().(*run)
+	r, ok := t.runs.Get().(*run)
+	if !ok { // the pool is empty
+		r = new(run)
+	}
 	r.reset()
 	r.limit = math.MaxInt - 1
 	if max > 0 {

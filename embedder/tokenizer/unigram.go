@@ -30,36 +30,54 @@ func (n *node) reach(from int, id int32, score float64) {
 	}
 }
 
-// cut appends the pieces of r.word and leaves it empty. If the word isn't finished, only the pieces up to
-// the last place that every way through the word passes, wherever it goes on, are final; the rest of the
-// word stays. Scores run on across such a place, since sums of floats depend on where they started.
-func (m *unigram) cut(r *run, finished bool) {
-	w := r.word
-	if cap(r.nodes) <= len(w) {
-		r.nodes = make([]node, 2*len(w)+1)
+// cut appends the pieces of r.word, which is a whole one or the rest of one, and leaves it empty.
+func (m *unigram) cut(r *run) {
+	nodes := r.firstNode()
+	for at := 0; at < len(r.word); {
+		size, _, _ := m.extend(nodes, r.word, at)
+		at += size
 	}
-	nodes := r.nodes[:len(w)+1]
-	clear(nodes)
-	nodes[0].score = r.score
+	m.take(r, nodes)
+}
+
+// cutSettled is cut for a word that goes on: only the pieces up to the last place that every way through the
+// word passes, wherever it goes on, are final; the rest of the word stays.
+func (m *unigram) cutSettled(r *run) {
+	nodes := r.firstNode()
 	// Bytes up to furthest are spanned by pieces seen so far; settled is the last place none spans.
 	furthest, settled := 0, 0
-	for at := 0; at < len(w); {
+	for at := 0; at < len(r.word); {
 		if furthest <= at {
 			settled = at
 		}
-		size, end, open := m.extend(nodes, w, at)
-		if open && !finished {
+		size, end, open := m.extend(nodes, r.word, at)
+		if open {
 			break // a longer piece may start here
 		}
 		furthest = max(furthest, end)
 		at += size
 	}
-	if finished {
-		settled = len(w)
+	m.take(r, nodes[:settled+1])
+}
+
+// firstNode returns a node for every byte of the word and for its end, of which the first is reached. Scores
+// run on from what was taken of the word before, since sums of floats depend on where they started.
+func (r *run) firstNode() []node {
+	if cap(r.nodes) <= len(r.word) {
+		r.nodes = make([]node, 2*len(r.word)+1)
 	}
-	m.emit(r, nodes[:settled+1])
-	r.score = nodes[settled].score
-	r.word = append(w[:0], w[settled:]...)
+	nodes := r.nodes[:len(r.word)+1]
+	clear(nodes)
+	nodes[0].score = r.score
+	return nodes
+}
+
+// take appends the pieces up to the last node and leaves what is behind it in the word.
+func (m *unigram) take(r *run, nodes []node) {
+	m.emit(r, nodes)
+	last := len(nodes) - 1
+	r.score = nodes[last].score
+	r.word = r.word[:copy(r.word, r.word[last:])]
 }
 
 // extend notes every piece that starts at w[at:], or the unknown token if none is as long as the character

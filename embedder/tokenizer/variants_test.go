@@ -3,6 +3,7 @@ package tokenizer_test
 import (
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,9 +79,7 @@ func addTokens(tokens ...doc) func(doc) {
 		next := len(ids)
 		for _, t := range tokens {
 			full := doc{"single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": false}
-			for k, v := range t {
-				full[k] = v
-			}
+			maps.Copy(full, t)
 			id, known := ids[t["content"].(string)]
 			if !known {
 				id = next

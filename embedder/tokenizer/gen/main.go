@@ -115,7 +115,7 @@ func code(hex string) rune {
 }
 
 func codes(hex string) (rs []rune) {
-	for _, f := range strings.Fields(hex) {
+	for f := range strings.FieldsSeq(hex) {
 		rs = append(rs, code(f))
 	}
 	return rs

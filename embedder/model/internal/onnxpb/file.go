@@ -239,13 +239,17 @@ func (f *File) WriteWith(w io.Writer, add Graph) error {
 		}
 	}
 	head := protowire.AppendTag(nil, modelGraph, protowire.BytesType)
-	bw.Write(protowire.AppendVarint(head, uint64(size))) // a bufio.Writer keeps its first error for Flush
+	if _, err := bw.Write(protowire.AppendVarint(head, uint64(size))); err != nil {
+		return err
+	}
 	for _, fd := range f.graphFields {
 		if err := f.copy(bw, fd); err != nil {
 			return err
 		}
 	}
-	bw.Write(tail)
+	if _, err := bw.Write(tail); err != nil {
+		return err
+	}
 	return bw.Flush()
 }
 

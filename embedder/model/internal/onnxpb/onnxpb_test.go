@@ -223,7 +223,7 @@ func TestScanRefuses(t *testing.T) {
 		"empty":       {nil, "no graph"},
 		"text":        {[]byte("hello, this is not a graph"), "byte"},
 		"cut":         {whole[:len(whole)-40], "cut short"},
-		"two graphs":  {append(whole[:len(whole):len(whole)], whole...), "more than one graph"},
+		"two graphs":  {slices.Concat(whole, whole), "more than one graph"},
 		"no message":  {appendInt(nil, modelGraph, 3), "no graph"},
 		"deep":        {appendMessage(nil, modelGraph, deep), "nested deeper"},
 		"bad offset":  {appendMessage(nil, modelGraph, appendMessage(nil, graphInitializer, Tensor{External: &External{Offset: -1}}.marshal())), `impossible offset "-1"`},

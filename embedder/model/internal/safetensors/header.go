@@ -122,7 +122,8 @@ func nextEntry(dec *json.Decoder) (Tensor, error) {
 	if err != nil {
 		return Tensor{}, fmt.Errorf("reading the header: %w", err)
 	}
-	t := Tensor{Name: key.(string)} // inside an object the decoder yields nothing else in this place
+	name, _ := key.(string) // inside an object the decoder yields nothing else in this place
+	t := Tensor{Name: name}
 	if t.Name == "__metadata__" {
 		var ignored json.RawMessage
 		if err := dec.Decode(&ignored); err != nil {
