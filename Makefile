@@ -40,9 +40,10 @@ help: ## this list
 setup: ## bring what is missing: ONNX Runtime, the default model, Go modules, redis-server
 	@MODEL='$(GIVEN_MODEL)' ONNXRUNTIME_LIB='$(GIVEN_LIB)' scripts/setup.sh
 
-build: ## bin/worker, bin/enqueue, bin/standalone
+build: ## bin/worker, bin/enqueue, bin/scheduler, bin/standalone
 	CGO_ENABLED=1 $(GOBUILD) -o bin/worker ./cmd/worker
 	CGO_ENABLED=0 $(GOBUILD) -o bin/enqueue ./cmd/enqueue
+	CGO_ENABLED=0 $(GOBUILD) -o bin/scheduler ./cmd/scheduler
 	CGO_ENABLED=0 $(GOBUILD) -o bin/standalone ./cmd/standalone
 
 run: setup ## the fleet on this machine with sample documents and searches, until Ctrl-C
@@ -55,9 +56,15 @@ test: setup ## gofmt, go vet and every test under the race detector
 test-short: setup ## the same with the long tests in their smaller form
 	@scripts/test.sh -short
 
-bench: setup ## one interleaved run of every figure, to the screen and to bench/latest.json
+BENCH_VENV := $(EMBEDFLEET_CACHE)/bench-venv
+$(BENCH_VENV)/.complete: cmd/bench/peer/requirements.txt
+	python3 -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench: setup $(BENCH_VENV)/.complete ## one interleaved run of every figure, to the screen and to bench/latest.json
 	@$(MAKE) --no-print-directory build
-	@go run ./cmd/bench
+	@BENCH_PYTHON=$(BENCH_VENV)/bin/python go run ./cmd/bench
 
 fuzz: setup ## every fuzz target for FUZZTIME (10s)
 	@scripts/fuzz.sh

@@ -102,9 +102,10 @@ func (g *gateway) route(f func(*http.Request) (any, error)) http.Handler {
 // describe is the one table from error to status.
 func describe(err error) *requestError {
 	var (
-		own       *requestError
-		tooLarge  *http.MaxBytesError
-		permanent interface{ Permanent() bool }
+		own        *requestError
+		tooLarge   *http.MaxBytesError
+		permanent  interface{ Permanent() bool }
+		overloaded interface{ Overloaded() bool }
 	)
 	switch {
 	case errors.As(err, &own):
@@ -115,6 +116,8 @@ func describe(err error) *requestError {
 		return &requestError{http.StatusNotFound, "not_found", err.Error()}
 	case errors.Is(err, search.ErrNoAnswer):
 		return &requestError{http.StatusServiceUnavailable, "no_worker", err.Error()}
+	case errors.As(err, &overloaded) && overloaded.Overloaded():
+		return &requestError{http.StatusServiceUnavailable, "overloaded", err.Error()}
 	case errors.As(err, &permanent) && permanent.Permanent():
 		return &requestError{http.StatusUnprocessableEntity, "invalid", err.Error()}
 	case errors.Is(err, context.Canceled):

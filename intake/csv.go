@@ -28,7 +28,7 @@ func readCSV(br *bufio.Reader) iter.Seq[Item] {
 		}
 		columns, err := parseHeader(header, err)
 		if err != nil {
-			yield(Item{Line: line, Err: err})
+			yield(Item{Line: line, Err: asLine(err, lines.broken != nil)})
 			return
 		}
 		for {
@@ -40,6 +40,7 @@ func readCSV(br *bufio.Reader) iter.Seq[Item] {
 			if err == nil {
 				item.Doc, item.Err = columns.document(row)
 			}
+			item.Err = asLine(item.Err, lines.broken != nil)
 			if !yield(item) || lines.broken != nil {
 				return
 			}

@@ -40,7 +40,28 @@ var Formats = []string{string(Auto), string(Text), string(JSONL), string(CSV)}
 type Item struct {
 	Line int // where it begins, from 1
 	Doc  vector.Document
-	Err  error
+	Err  error // a *LineError, or the reader's own, which is the last
+}
+
+// A LineError says why a line holds no document. Reading it again gives the same.
+type LineError struct{ Err error }
+
+func (e *LineError) Error() string { return e.Err.Error() }
+
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Permanent marks the error as one that a retry will not mend.
+func (e *LineError) Permanent() bool { return true }
+
+// Code is a bounded word for scripts.
+func (e *LineError) Code() string { return "unreadable_line" }
+
+// asLine marks err, unless it is the reader's own.
+func asLine(err error, reader bool) error {
+	if err == nil || reader {
+		return err
+	}
+	return &LineError{err}
 }
 
 var errLong = fmt.Errorf("line is longer than %d bytes", MaxLine)
@@ -114,7 +135,9 @@ func each(br *bufio.Reader, parse func([]byte) (vector.Document, error)) iter.Se
 			if item.Err == nil {
 				item.Doc, item.Err = parse(line)
 			}
-			if !yield(item) || err != nil && !errors.Is(err, errLong) {
+			broken := err != nil && !errors.Is(err, errLong)
+			item.Err = asLine(item.Err, broken)
+			if !yield(item) || broken {
 				return
 			}
 		}

@@ -15,6 +15,9 @@ import (
 	"github.com/embedfleet/embedfleet/vector"
 )
 
+// maxAsks is how often a search text is embedded until its vector is of the right space.
+const maxAsks = 10
+
 // DefaultTimeout is how long a search waits for a worker.
 const DefaultTimeout = 30 * time.Second
 
@@ -92,13 +95,13 @@ type Result struct {
 // [ErrNoAnswer].
 func (s *Service) Search(ctx context.Context, text string, k int, filter store.Filter) (Result, error) {
 	begun := time.Now()
-	embedding, err := s.ask(ctx, text)
+	embedding, space, err := s.inSpace(ctx, text)
 	if err != nil {
 		return Result{}, err
 	}
 	r := Result{Embedding: time.Since(begun)}
 	begun = time.Now()
-	space, index, err := s.current(ctx)
+	index, err := s.current(ctx, space)
 	if err != nil {
 		return r, err
 	}
@@ -108,6 +111,28 @@ func (s *Service) Search(ctx context.Context, text string, k int, filter store.F
 	r.Documents, _ = index.Len()
 	r.Space, r.Scan = space, time.Since(begun)
 	return r, nil
+}
+
+// inSpace has text embedded in the space that the alias writes now. While workers of two spaces serve one
+// alias, any of them may answer; a vector of the other space would find nonsense, so it is asked for again.
+func (s *Service) inSpace(ctx context.Context, text string) (vector.Embedding, vector.Space, error) {
+	for tries := 1; ; tries++ {
+		embedding, err := s.ask(ctx, text)
+		if err != nil {
+			return embedding, "", err
+		}
+		space, err := s.docs.Space(ctx, s.model)
+		if err != nil {
+			return embedding, "", fmt.Errorf("reading the space of %q: %w", s.model, err)
+		}
+		if embedding.Space == "" || space == "" || embedding.Space == space {
+			return embedding, space, nil
+		}
+		if tries == maxAsks {
+			return embedding, "", fmt.Errorf("embedding the search text: %d answers are of space %s, model %q writes %s: stop the workers of the old model",
+				tries, embedding.Space.Short(), s.model, space.Short())
+		}
+	}
 }
 
 // ask has a worker embed text.
@@ -131,14 +156,10 @@ func (s *Service) ask(ctx context.Context, text string) (vector.Embedding, error
 	return embedding, nil
 }
 
-// current returns an index of the space that the alias writes now, up to date with the store. What the
-// index could not take from the store is logged; unless that left it empty, the rest is searched, since an
-// old answer is worth more than none.
-func (s *Service) current(ctx context.Context) (vector.Space, *store.Index, error) {
-	space, err := s.docs.Space(ctx, s.model)
-	if err != nil {
-		return "", nil, fmt.Errorf("reading the space of %q: %w", s.model, err)
-	}
+// current returns an index of space, up to date with the store. What the index could not take from the
+// store is logged; unless that left it empty, the rest is searched, since an old answer is worth more than
+// none.
+func (s *Service) current(ctx context.Context, space vector.Space) (*store.Index, error) {
 	s.mu.Lock()
 	if s.index == nil || s.space != space {
 		s.space, s.index = space, store.NewIndex(s.model, space, s.opts.Index)
@@ -147,9 +168,9 @@ func (s *Service) current(ctx context.Context) (vector.Space, *store.Index, erro
 	s.mu.Unlock()
 	if _, err := index.Sync(ctx, s.docs); err != nil {
 		if documents, _ := index.Len(); documents == 0 {
-			return "", nil, fmt.Errorf("following the store: %w", err)
+			return nil, fmt.Errorf("following the store: %w", err)
 		}
 		s.log.WarnContext(ctx, "index is behind the store", "model", s.model, "err", err)
 	}
-	return space, index, nil
+	return index, nil
 }

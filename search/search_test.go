@@ -3,6 +3,7 @@ package search_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,8 @@ type fleet struct {
 	refused error // by the queue
 	broken  error // of the store's change log
 	pending map[string]tasks.Task
+	spaces  []vector.Space // of the answers, in turn; none: answers don't say
+	asked   int
 }
 
 func newFleet(t *testing.T, texts ...string) *fleet {
@@ -64,7 +67,12 @@ func (f *fleet) Await(ctx context.Context, id string) (vector.Embedding, error) 
 	if err != nil {
 		return vector.Embedding{}, err
 	}
-	return f.model.EmbedQuery(ctx, q.Text)
+	e, err := f.model.EmbedQuery(ctx, q.Text)
+	if len(f.spaces) > 0 {
+		e.Space = f.spaces[f.asked%len(f.spaces)]
+	}
+	f.asked++
+	return e, err
 }
 
 func (f *fleet) Changes(ctx context.Context, c store.Cursor) (store.Changes, error) {
@@ -119,6 +127,22 @@ func TestSearchChangesItsSpaceWithTheAlias(t *testing.T) {
 	r, err := s.Search(t.Context(), "alpha", 5, store.Filter{})
 	if err != nil || len(r.Hits) != 0 || r.Space != "s2" {
 		t.Errorf("after the change: %s of %s, %v", ids(r), r.Space, err)
+	}
+}
+
+// While an alias changes its space, workers of both may answer: a vector of the wrong one is asked for again,
+// and if there is no other, the search fails instead of finding nonsense.
+func TestAnswersOfAnotherSpaceAreAskedForAgain(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, "alpha")
+	f.spaces = []vector.Space{"s0", "s0", "s1"}
+	r, err := f.service(t, nil).Search(t.Context(), "alpha", 1, store.Filter{})
+	if err != nil || ids(r) != "alpha " || f.asked != 3 {
+		t.Errorf("%s after %d answers, %v", ids(r), f.asked, err)
+	}
+	f.spaces = []vector.Space{"s0"}
+	if r, err := f.service(t, nil).Search(t.Context(), "alpha", 1, store.Filter{}); err == nil || !strings.Contains(err.Error(), "s0") || len(r.Hits) > 0 {
+		t.Errorf("only the other space answers: %v, %v", ids(r), err)
 	}
 }
 

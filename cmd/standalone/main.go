@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,7 +20,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr, os.LookupEnv})
 	stop()
 	os.Exit(code)
@@ -128,7 +127,7 @@ func dataDir(getenv boot.Getenv) (string, error) {
 		return filepath.Join(dir, "embedfleet"), nil
 	}
 	if home, ok := getenv("HOME"); ok && home != "" {
-		return path.Join(home, ".local", "share", "embedfleet"), nil
+		return filepath.Join(home, ".local", "share", "embedfleet"), nil
 	}
 	return "", boot.Usagef("--data: no folder for data: name one, or set HOME")
 }

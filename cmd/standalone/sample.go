@@ -69,8 +69,8 @@ func (a *app) sayRate(documents int, texts, tokens int64, took time.Duration) {
 		return
 	}
 	seconds := took.Seconds()
-	a.say("embedded", "%d documents, %d texts of %d tokens, in %.1f s: %.0f texts/s, %.0f tokens/s",
-		documents, texts, tokens, seconds, float64(texts)/seconds, float64(tokens)/seconds)
+	a.say("embedded", "%d documents of %d tokens in %.1f s: %.0f texts/s, %.0f tokens/s",
+		texts, tokens, seconds, float64(texts)/seconds, float64(tokens)/seconds)
 }
 
 // totals returns what was ever written under the alias, in any space.

@@ -38,7 +38,7 @@ var Rooms = []Room{
 	{"embedder/model", "a Hugging Face folder becomes configuration, space and graph",
 		[]string{"embedder/model/internal/...", "internal/filelock", "vector"}, nil},
 	{"embedder/model/internal/...", "file formats of models", nil, []string{protowire}},
-	{"embedder/onnx", "the only room that knows ONNX Runtime", []string{"embedder", "vector"},
+	{"embedder/onnx", "the only room that knows ONNX Runtime", []string{"embedder", "internal/filelock", "vector"},
 		[]string{ort, protowire, xsync, xsys}},
 	{"embedder/embedtest", "an embedder whose vectors can be read back", []string{"embedder", "vector"}, nil},
 
@@ -54,6 +54,14 @@ var Rooms = []Room{
 	{"intake", "documents from files and streams", []string{"vector"}, nil},
 	{"samples", "the sample documents", []string{"vector"}, nil},
 	{"samples/gen", "makes the sample documents", []string{"samples", "vector"}, []string{xtext}},
+
+	{"scheduler", "when documents enter without a human, and the one order of steps", []string{"tasks", "vector"},
+		[]string{"github.com/robfig/cron/v3"}},
+	{"scheduler/ledger", "what crawlers must remember, in Redis", []string{"scheduler", "scheduler/dart"}, []string{goRedis}},
+	{"scheduler/dart", "filings from OpenDART become documents", []string{"scheduler", "vector"}, []string{xtext}},
+	{"scheduler/news", "feeds and Naver's search become documents", []string{"scheduler", "vector"},
+		[]string{"github.com/mmcdole/gofeed", xsync, xtext}},
+	{"scheduler/imitation", "answers as OpenDART and feeds do, for tests and demonstrations", []string{"samples"}, []string{xtext}},
 
 	{"cmd/...", "wiring", []string{"..."}, []string{cobra, goRedis, miniredis, xsync,
 		"github.com/google/uuid", "github.com/spf13/pflag"}},
@@ -85,7 +93,7 @@ var Only = []Fence{
 	// cmd/bench measures what we gain over asynq alone.
 	{asynq, []string{"queue", "monitoring", "cmd/bench"}, "its traps stay in one room"},
 	{ort, []string{"embedder/onnx"}, "who frees a session must know every user of it"},
-	{goRedis, []string{"queue", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
+	{goRedis, []string{"queue", "scheduler/ledger", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
 	{miniredis, []string{"cmd/standalone", "internal/testkit"}, "nothing in it survives"},
 	{prom, []string{"monitoring"}, "other rooms are measured at their doors"},
 	{module + "/internal/testkit", nil, "it is for tests"},
@@ -102,7 +110,9 @@ var (
 	Goroutines = Fence{"go statement", []string{
 		"cmd/...",
 		"embedder/engine.go", "embedder/manager.go", "embedder/offline.go", "embedder/onnx/manifest.go",
+		"intake/group.go",
 		"queue/server.go",
+		"scheduler/scheduler.go", "scheduler/tick.go", "scheduler/news/crawl.go",
 		"store/index.go", "store/storetest",
 		"internal/supervise", "internal/testkit",
 	}, "every goroutine has one owner, who waits for it"}

@@ -9,8 +9,11 @@ import (
 // with every character that an alias can't hold replaced by a hyphen. It may still be no valid alias (a
 // folder called "---"); tasks.CheckModel is the judge.
 func Alias(model string) string {
-	name := strings.ToLower(filepath.Base(filepath.Clean(model)))
-	name, _, _ = strings.Cut(name, "@") // a revision
+	model, _, _ = strings.Cut(model, "@") // a revision, which may have slashes of its own
+	if abs, err := filepath.Abs(model); err == nil {
+		model = abs // "." has a name too
+	}
+	name := strings.ToLower(filepath.Base(model))
 	name = strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.' {
 			return r

@@ -137,6 +137,9 @@ func (c *Config) Resolve(getenv Getenv) error {
 					continue
 				}
 				from = "$" + name
+				if f.Value.Type() == "bool" {
+					value = truth(value)
+				}
 				if err := c.flags.Set(e.name, value); err != nil {
 					problems = append(problems, fmt.Errorf("%s: %w", from, e.mask(value, err)))
 				}
@@ -154,6 +157,18 @@ func (c *Config) Resolve(getenv Getenv) error {
 		return fmt.Errorf("%w: %w", ErrUsage, errors.Join(problems...))
 	}
 	return nil
+}
+
+// truth reads the words that programs put into switches, Hugging Face's among them; what is none of them is
+// left for the flag to refuse.
+func truth(value string) string {
+	switch strings.ToLower(value) {
+	case "1", "on", "yes", "y", "true":
+		return "true"
+	case "0", "off", "no", "n", "false":
+		return "false"
+	}
+	return value
 }
 
 // mask keeps a secret's value out of the parser's error.

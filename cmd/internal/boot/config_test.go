@@ -49,6 +49,8 @@ func TestResolve(t *testing.T) {
 		{name: "defaults"},
 		{name: "flag beats a bad environment", args: []string{"--count", "5"}, env: map[string]string{"EMBEDFLEET_COUNT": "x"}},
 		{name: "empty variable is unset", env: map[string]string{"EMBEDFLEET_COUNT": ""}},
+		{name: "switches as others write them", env: map[string]string{"EMBEDFLEET_LOUD": "YES"}},
+		{name: "no switch", env: map[string]string{"EMBEDFLEET_LOUD": "perhaps"}, problem: []string{"$EMBEDFLEET_LOUD", "perhaps"}},
 		{name: "out of range", args: []string{"--count", "65"}, problem: []string{"--count", "65", "between 1 and 64"}},
 		{name: "bad variable", env: map[string]string{"EMBEDFLEET_TASK_TIMEOUT": "soon"}, problem: []string{"$EMBEDFLEET_TASK_TIMEOUT"}},
 		{

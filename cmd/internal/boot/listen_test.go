@@ -38,6 +38,8 @@ func TestAlias(t *testing.T) {
 		"/cache/models/all-MiniLM-L6-v2/": "all-minilm-l6-v2",
 		"intfloat/multilingual-e5-small":  "multilingual-e5-small",
 		"BAAI/bge-m3@5617a9f":             "bge-m3",
+		"acme/tiny@refs/pr/1":             "tiny",
+		".":                               "boot",
 		"./My Model (2)":                  "my-model--2",
 	} {
 		if got := boot.Alias(model); got != want {
