@@ -180,6 +180,9 @@ func (m *Manager) tryDevices(ctx context.Context) (*Engine, string, error) {
 		if err == nil {
 			return engine, device, nil
 		}
+		if len(m.devices) == 1 {
+			return nil, "", err // the caller tells it; there is nothing else to try
+		}
 		m.log.Warn("device does not serve", "device", device, "err", err)
 		errs = append(errs, fmt.Errorf("loading on %s: %w", device, err))
 	}
@@ -212,7 +215,7 @@ func (m *Manager) settleLoad(l *loading, engine *Engine, device string, err erro
 		l.err, m.loadErr = err, err
 		m.enterLocked(Failed)
 		m.refuseLocked(err)
-		m.log.Error("model not loaded", "dur", took, "err", err)
+		m.log.Debug("model not loaded", "dur", took, "err", err) // Load's caller reports it
 	default:
 		m.engine, m.device = engine, device
 		m.enterLocked(Ready)

@@ -28,7 +28,7 @@ func readCSV(br *bufio.Reader) iter.Seq[Item] {
 		}
 		columns, err := parseHeader(header, err)
 		if err != nil {
-			yield(Item{Line: line, Err: asLine(err, lines.broken != nil)})
+			yield(Item{Line: line, Err: lines.mark(err)})
 			return
 		}
 		for {
@@ -40,7 +40,7 @@ func readCSV(br *bufio.Reader) iter.Seq[Item] {
 			if err == nil {
 				item.Doc, item.Err = columns.document(row)
 			}
-			item.Err = asLine(item.Err, lines.broken != nil)
+			item.Err = lines.mark(item.Err)
 			if !yield(item) || lines.broken != nil {
 				return
 			}
@@ -126,6 +126,14 @@ type lineSource struct {
 	ahead  [][]byte
 	next   int   // number of the next line, from 0
 	broken error // br failed for good
+}
+
+// mark marks err as the line's, unless it is the reader's own.
+func (s *lineSource) mark(err error) error {
+	if s.broken != nil {
+		return err
+	}
+	return asLine(err)
 }
 
 func (s *lineSource) line() ([]byte, error) {

@@ -17,7 +17,7 @@ func Group(ctx context.Context, items iter.Seq[Item], max int, wait time.Duratio
 		var open []Item
 		var due <-chan time.Time // nil while nothing is open
 		for {
-			full := false
+			var full bool
 			select {
 			case <-ctx.Done():
 				return

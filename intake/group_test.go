@@ -47,7 +47,7 @@ func TestGroupDoesNotWaitForASlowPipe(t *testing.T) {
 		}()
 		var groups [][]intake.Item
 		begun := time.Now()
-		for g := range intake.Group(t.Context(), intake.Read(r, intake.Text), 1000, 100*time.Millisecond) {
+		for g := range intake.Group(t.Context(), intake.Read(r, intake.Auto), 1000, 100*time.Millisecond) {
 			groups = append(groups, g)
 			if waited := time.Since(begun) % time.Minute; waited > time.Second {
 				t.Errorf("a line came %v after it was written", waited)

@@ -56,10 +56,10 @@ func (e *LineError) Permanent() bool { return true }
 // Code is a bounded word for scripts.
 func (e *LineError) Code() string { return "unreadable_line" }
 
-// asLine marks err, unless it is the reader's own.
-func asLine(err error, reader bool) error {
-	if err == nil || reader {
-		return err
+// asLine marks err as the line's.
+func asLine(err error) error {
+	if err == nil {
+		return nil
 	}
 	return &LineError{err}
 }
@@ -82,20 +82,21 @@ func ForFile(name string) Format {
 // Read yields the documents of r in order. Blank lines are passed over. An error of r itself ends the
 // sequence with an item whose Err is not nil.
 func Read(r io.Reader, format Format) iter.Seq[Item] {
-	br := bufio.NewReaderSize(r, 64<<10)
-	if b, err := br.Peek(3); err == nil && bytes.Equal(b, []byte("\xef\xbb\xbf")) {
-		_, _ = br.Discard(3) // a byte order mark, as spreadsheet programs write it
-	}
-	if format == Auto {
-		format = sniff(br)
-	}
-	switch format {
-	case JSONL:
-		return each(br, parseJSON)
-	case CSV:
-		return readCSV(br)
-	default:
-		return each(br, func(line []byte) (vector.Document, error) { return ForText(string(line)), nil })
+	// Nothing is read before somebody asks for the first item: the reader may be a pipe that has nothing yet.
+	return func(yield func(Item) bool) {
+		br := bufio.NewReaderSize(r, 64<<10)
+		skipMark(br)
+		if format == Auto {
+			format = sniff(br)
+		}
+		items := each(br, func(line []byte) (vector.Document, error) { return ForText(string(line)), nil })
+		switch format {
+		case JSONL:
+			items = each(br, parseJSON)
+		case CSV:
+			items = readCSV(br)
+		}
+		items(yield)
 	}
 }
 
@@ -109,10 +110,31 @@ func ForText(text string) vector.Document {
 // SHA-256 in hex.
 func TextID(text string) string { return "text:" + vector.TextHash(text)[:hex.EncodedLen(16)] }
 
+// skipMark passes over a byte order mark, as spreadsheet programs write it. It reads no further than it must:
+// what a slow pipe has brought so far is to be had at once.
+func skipMark(br *bufio.Reader) {
+	if b, err := br.Peek(1); err != nil || b[0] != 0xef {
+		return
+	}
+	if b, err := br.Peek(3); err == nil && bytes.Equal(b, []byte("\xef\xbb\xbf")) {
+		_, _ = br.Discard(3)
+	}
+}
+
+// sniff looks at the first character that is not white space, and reads no further.
 func sniff(br *bufio.Reader) Format {
-	b, _ := br.Peek(512)
-	if t := bytes.TrimLeft(b, " \t\r\n"); len(t) > 0 && t[0] == '{' {
-		return JSONL
+	for n := 1; n <= 512; n++ {
+		b, err := br.Peek(n)
+		if err != nil {
+			break
+		}
+		switch b[n-1] {
+		case ' ', '\t', '\r', '\n':
+		case '{':
+			return JSONL
+		default:
+			return Text
+		}
 	}
 	return Text
 }
@@ -136,7 +158,9 @@ func each(br *bufio.Reader, parse func([]byte) (vector.Document, error)) iter.Se
 				item.Doc, item.Err = parse(line)
 			}
 			broken := err != nil && !errors.Is(err, errLong)
-			item.Err = asLine(item.Err, broken)
+			if !broken {
+				item.Err = asLine(item.Err)
+			}
 			if !yield(item) || broken {
 				return
 			}

@@ -173,6 +173,10 @@ func (b *bench) contestants(ctx context.Context, texts []string) ([]contestant, 
 		fmt.Println("no Python for the peers (BENCH_PYTHON): plain ONNX Runtime and the matrix limit are left out")
 		return list, nil
 	}
+	if filepath.Base(b.model) != limitModel {
+		fmt.Printf("the matrix limit and the plain runtime are those of %s; with another model they are left out\n", limitModel)
+		return list, nil
+	}
 	graph := filepath.Join(b.dir, "limit.onnx")
 	out, err := exec.CommandContext(ctx, b.python, filepath.Join(b.peers, "limit.py"), graph).Output()
 	if err != nil {

@@ -11,6 +11,9 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
 )
 
+// limitModel is the model whose products and graph the peers know.
+const limitModel = "all-MiniLM-L6-v2"
+
 // linearFlop is what all-MiniLM-L6-v2 computes in the linear layers for one token: 6 layers of four 384x384
 // and two 384x1536 matrices, a multiplication and an addition each. Attention comes on top and is not
 // counted, so the engine's share of the limit is a little understated.
@@ -35,8 +38,15 @@ func (m measure) padding() string {
 	if m.Padded == 0 {
 		return "   -"
 	}
-	return fmt.Sprintf("%.2f", float64(m.Padded)/float64(m.Tokens))
+	return fmt.Sprintf("%.2f", m.paddingRatio())
 }
+
+func (m measure) textsPerSecond() float64 { return float64(m.Texts) / m.Seconds }
+
+func (m measure) peakMB() float64 { return float64(m.PeakKB) / 1024 }
+
+// paddingRatio is tokens computed over tokens given, 0 if unknown.
+func (m measure) paddingRatio() float64 { return float64(m.Padded) / float64(max(m.Tokens, 1)) }
 
 // A figure is one line of latest.json.
 type figure struct {
@@ -71,9 +81,14 @@ func (b *bench) report(results map[string][]measure) error {
 			rate, unit = median(list, measure.gflops), "GFLOP/s"
 		}
 		figures[name] = figure{Median: rate, Unit: unit}
+		if list[0].Flop == 0 {
+			figures[name+"_texts"] = figure{Median: median(list, measure.textsPerSecond), Unit: "texts/s"}
+			figures[name+"_padding"] = figure{Median: median(list, measure.paddingRatio), Unit: "tokens computed per token"}
+		}
+		figures[name+"_peak_memory"] = figure{Median: median(list, measure.peakMB), Unit: "MB"}
 		rows = append(rows, []string{
-			name, fmt.Sprintf("%.0f %s", rate, unit), fmt.Sprintf("%.0f", median(list, func(m measure) float64 { return float64(m.Texts) / m.Seconds })),
-			fmt.Sprintf("%.1f", median(list, measure.gflops)), list[0].padding(), fmt.Sprintf("%.0f", median(list, func(m measure) float64 { return float64(m.PeakKB) / 1024 })),
+			name, fmt.Sprintf("%.0f %s", rate, unit), fmt.Sprintf("%.0f", median(list, measure.textsPerSecond)),
+			fmt.Sprintf("%.1f", median(list, measure.gflops)), list[0].padding(), fmt.Sprintf("%.0f", median(list, measure.peakMB)),
 		})
 	}
 	fmt.Printf("\n%d texts, medians of %d rounds\n", b.texts, b.rounds)

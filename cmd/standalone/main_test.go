@@ -252,7 +252,7 @@ func TestBadModels(t *testing.T) {
 			s := start(t, "--model", tt.model, "--data", t.TempDir(), "--once")
 			status, problem := s.end(), s.err.String()
 			last := strings.Split(strings.TrimSpace(problem), "\n")
-			if status != 1 || !strings.HasPrefix(last[len(last)-1], "standalone: worker: ") {
+			if status != 1 || len(last) != 1 || !strings.HasPrefix(last[len(last)-1], "standalone: worker: ") {
 				t.Errorf("status %d:\n%s", status, problem)
 			}
 			for _, want := range tt.want {

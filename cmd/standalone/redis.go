@@ -89,7 +89,13 @@ func (a *app) redisChild(ctx context.Context, binary string) (*server, error) {
 		return nil, err
 	}
 	a.say("redis", "child process on 127.0.0.1:%s, append-only file in %s", port, dir)
-	return &server{url: url, conn: conn, run: child.Run, close: func() { _ = output.Close() }}, nil
+	run := func(ctx context.Context) error {
+		if err := child.Run(ctx); err != nil {
+			return fmt.Errorf("%w; %s says why", err, output.Name())
+		}
+		return nil
+	}
+	return &server{url: url, conn: conn, run: run, close: func() { _ = output.Close() }}, nil
 }
 
 // freePort returns the usual port if nobody listens there, else one that the system calls free.

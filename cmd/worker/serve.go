@@ -113,10 +113,14 @@ func (w *worker) run(ctx context.Context) error {
 	w.listen(listener.Addr())
 	last, end := context.WithCancel(context.WithoutCancel(ctx))
 	group, inner := errgroup.WithContext(last)
-	group.Go(func() error { return w.serveProbes(inner, listener) })
+	serving, stop := context.WithCancel(ctx)
+	group.Go(func() error {
+		defer stop() // a worker that nobody can probe must not go on
+		return w.serveProbes(inner, listener)
+	})
 	group.Go(func() error {
 		defer end()
-		return w.withRedis(ctx)
+		return w.withRedis(serving)
 	})
 	return group.Wait()
 }
