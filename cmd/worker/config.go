@@ -146,6 +146,7 @@ type serveFlags struct {
 	queries     int
 	http        boot.Address
 	grace       time.Duration
+	deadline    time.Duration
 	loadTimeout time.Duration
 	reembed     bool
 }
@@ -158,6 +159,7 @@ func (f *serveFlags) register(c *boot.Config) {
 	c.Int(&f.queries, "query-concurrency", 64, [2]int{1, 1 << 12}, "queries leased at once")
 	c.String(&f.http.HostPort, "http", "127.0.0.1:8081", "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
 	c.Duration(&f.grace, "grace", 25*time.Second, [2]time.Duration{time.Second, time.Hour}, "time for tasks under way after SIGTERM")
+	c.Duration(&f.deadline, "task-timeout", 0, [2]time.Duration{0, 24 * time.Hour}, "longest time for one task, below what its producer allows; 0 leaves it to the producer")
 	c.Duration(&f.loadTimeout, "load-timeout", time.Hour, [2]time.Duration{time.Second, 24 * time.Hour}, "longest start-up, download included")
 	c.Bool(&f.reembed, "reembed", "take over an alias whose vectors are of another space; its documents are embedded again as they come")
 }

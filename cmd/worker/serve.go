@@ -149,6 +149,9 @@ func (w *worker) withRedis(ctx context.Context) error {
 			w.log.Info("stopped while loading at start-up")
 			return nil
 		}
+		if errors.Is(err, engine.ErrFetch) {
+			return err // a restart may help
+		}
 		return fmt.Errorf("%w: %w", boot.ErrModel, err)
 	}
 	err = w.serve(ctx, storeredis.New(rdb), model)
@@ -172,7 +175,7 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	handler := tasks.NewHandler(w.log, tasks.Parts{
 		Model: w.cfg.alias, Space: model.space, Embedder: model, Store: watched{docs, displace}, Answers: docs,
 	}, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
-	server, err := queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, handler, &queue.ServerOptions{
+	server, err := queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, hurried{handler, w.cfg.deadline}, &queue.ServerOptions{
 		Logger: w.log, Concurrency: w.cfg.concurrency, QueryConcurrency: w.cfg.queries, Grace: w.cfg.grace, Worker: w.id,
 	})
 	if err != nil {
@@ -194,6 +197,23 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 		err = errors.Join(fmt.Errorf("%w: the alias was taken over while this worker served: %w", boot.ErrModel, other), err)
 	}
 	return err
+}
+
+// hurried is a handler with a deadline of the operator's own, if it is not 0: the earlier of it and the
+// producer's counts.
+type hurried struct {
+	queue.Handler
+	deadline time.Duration
+}
+
+func (h hurried) Handle(ctx context.Context, t tasks.Task) error {
+	if h.deadline > 0 {
+		cause := fmt.Errorf("the worker's --task-timeout of %v: %w", h.deadline, context.DeadlineExceeded)
+		inner, cancel := context.WithTimeoutCause(ctx, h.deadline, cause)
+		defer cancel()
+		ctx = inner
+	}
+	return h.Handler.Handle(ctx, t)
 }
 
 // watched is the store as the handler sees it. When another worker takes the alias over for its own space,

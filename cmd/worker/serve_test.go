@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/cmd/internal/engine"
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
@@ -212,6 +214,15 @@ func TestALoadThatFailsEndsTheWorker(t *testing.T) {
 	}
 }
 
+// A hub that is away is no fault of the model: the status must let a supervisor try again.
+func TestAFetchThatFailsIsWorthARestart(t *testing.T) {
+	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
+	x.gate <- fmt.Errorf("%w acme/tiny: connection refused", engine.ErrFetch)
+	if err := x.end(); !errors.Is(err, engine.ErrFetch) || errors.Is(err, boot.ErrModel) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestStoppedWhileLoading(t *testing.T) {
 	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
 	x.until("the worker shows itself", func() bool { return x.state() == loading })
@@ -247,6 +258,34 @@ func TestAnAliasKeepsItsSpace(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTheOperatorsDeadlineWinsIfItIsShorter hands over a handler that never ends by itself.
+func TestTheOperatorsDeadlineWinsIfItIsShorter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		endless := handlerFunc(func(ctx context.Context, _ tasks.Task) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		for _, tt := range []struct{ worker, producer, want time.Duration }{
+			{0, 10 * time.Second, 10 * time.Second},
+			{3 * time.Second, 10 * time.Second, 3 * time.Second},
+			{30 * time.Second, 10 * time.Second, 10 * time.Second},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), tt.producer)
+			begun := time.Now()
+			err := hurried{endless, tt.worker}.Handle(ctx, tasks.Task{})
+			if took := time.Since(begun); took != tt.want || !errors.Is(err, context.DeadlineExceeded) || tasks.Classify(err) != tasks.Retry {
+				t.Errorf("worker %v, producer %v: ended after %v with %v", tt.worker, tt.producer, took, err)
+			}
+			cancel()
+		}
+	})
+}
+
+type handlerFunc func(context.Context, tasks.Task) error
+
+func (f handlerFunc) Handle(ctx context.Context, t tasks.Task) error { return f(ctx, t) }
 
 // A worker whose alias is taken over while it serves ends, and its tasks go to the new one.
 func TestATakenOverWorkerMakesRoom(t *testing.T) {

@@ -51,6 +51,10 @@ type Source struct {
 // NewSource returns a source of the model that set names.
 func NewSource(log *slog.Logger, set Settings) *Source { return &Source{log: log, set: set} }
 
+// ErrFetch is wrapped when a repository could not be fetched: unlike a folder that can't be loaded, that may
+// go better the next time.
+var ErrFetch = errors.New("fetching model")
+
 // Folder returns the folder that name stands for: itself, or the snapshot of a repository, which is fetched
 // if it is not in the hub's cache.
 func Folder(ctx context.Context, log *slog.Logger, name string, opts hub.Options) (string, error) {
@@ -76,7 +80,7 @@ func Folder(ctx context.Context, log *slog.Logger, name string, opts hub.Options
 	opts.Progress = reporter(log)
 	snapshot, err := hub.Fetch(ctx, repo, &opts)
 	if err != nil {
-		return "", fmt.Errorf("fetching model %s: %w", repo, err)
+		return "", fmt.Errorf("%w %s: %w", ErrFetch, repo, err)
 	}
 	log.Info("model fetched", "repository", repo, "commit", snapshot.Commit)
 	return snapshot.Dir, nil
