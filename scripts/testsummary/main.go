@@ -115,9 +115,10 @@ func (s *summary) finish(now time.Time) bool {
 	for _, line := range s.skipped {
 		fmt.Fprintln(s.out, "skip ", line)
 	}
-	fmt.Fprintf(s.out, "%d packages, %d tests passed, %d skipped, %d failed, %d packages failed, in %s\n",
-		s.pkgs["pass"]+s.pkgs["fail"], s.tests["pass"], s.tests["skip"], s.tests["fail"], s.pkgs["fail"],
-		now.Sub(s.start).Round(time.Second))
+	fmt.Fprintf(s.out, "%d packages, %d of them failed, in %s\n",
+		s.pkgs["pass"]+s.pkgs["fail"], s.pkgs["fail"], now.Sub(s.start).Round(time.Second))
+	// The tests' counts stand alone on the last line, for programs that read it.
+	fmt.Fprintf(s.out, "%d passed, %d failed, %d skipped\n", s.tests["pass"], s.tests["fail"], s.tests["skip"])
 	return s.tests["fail"] == 0 && s.pkgs["fail"] == 0 && s.tests["pass"] > 0
 }
 

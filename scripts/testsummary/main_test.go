@@ -23,7 +23,7 @@ func TestSummary(t *testing.T) {
 {"Action":"skip","Package":"p","Test":"TestB"}
 {"Action":"pass","Package":"p","Elapsed":1.5}`,
 			ok:      true,
-			want:    []string{"ok    p", "skip  p TestB: b_test.go:3: no redis-server in PATH", "1 tests passed, 1 skipped, 0 failed"},
+			want:    []string{"ok    p", "skip  p TestB: b_test.go:3: no redis-server in PATH", "1 passed, 0 failed, 1 skipped"},
 			wantNot: "noise",
 		},
 		{
@@ -31,13 +31,13 @@ func TestSummary(t *testing.T) {
 			events: `{"Action":"output","Package":"p","Test":"TestA","Output":"got 1, want 2\n"}
 {"Action":"fail","Package":"p","Test":"TestA"}
 {"Action":"fail","Package":"p"}`,
-			want: []string{"got 1, want 2", "FAIL  p", "1 failed, 1 packages failed"},
+			want: []string{"got 1, want 2", "FAIL  p", "1 of them failed", "0 passed, 1 failed"},
 		},
 		{
 			name: "timeout leaves a test without end",
 			events: `{"Action":"output","Package":"p","Test":"TestA","Output":"panic: test timed out\n"}
 {"Action":"fail","Package":"p"}`,
-			want: []string{"panic: test timed out", "1 packages failed"},
+			want: []string{"panic: test timed out", "1 of them failed"},
 		},
 		{
 			name: "build failure",
