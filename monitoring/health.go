@@ -1,9 +1,14 @@
 package monitoring
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"time"
 )
 
 // A Health answers the probes of one process. The functions are called off the inference path and must
@@ -29,6 +34,17 @@ func Routes(log *slog.Logger, h Health, metrics http.Handler) http.Handler {
 		}
 	})
 	return mux
+}
+
+// Serve answers on l until ctx ends, then cuts off what is under way: a probe in flight is worth no wait.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving probes: %w", err)
+	}
+	return nil
 }
 
 func probe(check func() error) http.Handler {

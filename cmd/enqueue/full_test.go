@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
 )
@@ -14,14 +16,34 @@ func TestFullLane(t *testing.T) {
 	expect(t, status, 1, out, `"state":"enqueued"`, `"code":"lane_full"`, `"line":3`)
 
 	// Who waits gets in as soon as a worker makes room.
-	done := make(chan struct{})
+	var stdout bytes.Buffer
+	stderr := &watched{part: "2 documents wait: lane live of quote has no room", seen: make(chan struct{})}
+	done := make(chan int, 1)
 	go func() {
-		defer close(done)
-		status, out, problems = call(t, redis, "a\nb\nc\nd\n", "--model", "quote", "--max-pending", "2", "--wait")
+		done <- run(t.Context(), []string{"--model", "quote", "--max-pending", "2", "--wait"}, streams{
+			in: strings.NewReader("a\nb\nc\nd\n"), out: &stdout, err: stderr,
+			getenv: func(k string) (string, bool) { return redis.URL(), k == "REDIS_URL" },
+		})
 	}()
-	time.Sleep(500 * time.Millisecond)
+	select {
+	case <-stderr.seen:
+	case status := <-done:
+		t.Fatalf("ended with status %d instead of waiting:\n%s", status, stdout.String())
+	}
 	startWorker(t, redis)
-	<-done
-	expect(t, status, 0, out, "4 read, 2 enqueued, 2 known already, 0 bad; 4 stored")
-	expect(t, status, 0, problems, "2 documents wait: lane live of quote has no room")
+	expect(t, <-done, 0, stdout.String(), "4 read, 2 enqueued, 2 known already, 0 bad; 4 stored")
+}
+
+// watched is an output that tells when a part has been written to it, in one piece.
+type watched struct {
+	part string
+	once sync.Once
+	seen chan struct{}
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), w.part) {
+		w.once.Do(func() { close(w.seen) })
+	}
+	return len(b), nil
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -137,15 +135,9 @@ func (s *server) figures(ctx context.Context) error {
 
 // probes answers until ctx ends.
 func (s *server) probes(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: monitoring.Routes(s.log, monitoring.Health{
+	return monitoring.Serve(ctx, l, monitoring.Routes(s.log, monitoring.Health{
 		Live: func() error { return nil }, Ready: s.ready, Status: s.status,
-	}, s.metrics.Handler()), ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // probes in flight are worth no wait
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving probes: %w", err)
-	}
-	return nil
+	}, s.metrics.Handler()))
 }
 
 func (s *server) ready() error {

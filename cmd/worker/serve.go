@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -292,15 +291,9 @@ func (w *worker) describe() queue.Worker {
 
 // serveProbes answers probes until ctx ends.
 func (w *worker) serveProbes(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: monitoring.Routes(w.log, monitoring.Health{
+	return monitoring.Serve(ctx, l, monitoring.Routes(w.log, monitoring.Health{
 		Live: func() error { return nil }, Ready: w.readiness, Status: w.status,
-	}, w.metrics.Handler()), ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // probes in flight are worth no wait
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving probes: %w", err)
-	}
-	return nil
+	}, w.metrics.Handler()))
 }
 
 // readiness reports why the worker takes no tasks.
