@@ -178,9 +178,12 @@ func TestAFaultBehindAFeedKeepsItsItems(t *testing.T) {
 func TestAFailingFeedIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // hosts are asked side by side
 		asked := map[string]int{}
 		client := &http.Client{Transport: tripper(func(r *http.Request) *http.Response {
+			mu.Lock()
 			asked[r.URL.Host]++
+			mu.Unlock()
 			switch r.URL.Host {
 			case "busy.example":
 				return reply(429, nil, "Retry-After", "7200")
