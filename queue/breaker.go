@@ -33,6 +33,7 @@ type breaker struct {
 	pause   time.Duration   // before the next but one
 	probe   string          // task under way as a probe, "" for none
 	changed chan struct{}   // closed and replaced when somebody who waits should look again
+	closed  bool            // the server stops: nobody is worth waiting for
 }
 
 func newBreaker() *breaker {
@@ -56,11 +57,23 @@ func (b *breaker) free() bool {
 	return b.cause == nil
 }
 
+// close ends every wait: a worker that stops has no time to see whether the fault goes away.
+func (b *breaker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.wake()
+}
+
 // enter waits until the task may run. After an error it may not.
 func (b *breaker) enter(ctx context.Context, id string) error {
 	for {
 		b.mu.Lock()
 		wait := time.Until(b.until)
+		if cause := b.cause; b.closed && cause != nil {
+			b.mu.Unlock()
+			return &heldError{cause}
+		}
 		if b.cause == nil || b.probe == "" && wait <= 0 {
 			if b.cause != nil {
 				b.probe = id

@@ -184,11 +184,11 @@ func TestOddTasksAreTakenBack(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				_, rdb := testkit.MiniRedis(t)
-				maintain(t, rdb)
 				k := keysOf("m", tasks.Live)
 				enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1))
 				lease(t, rdb, tasks.Live, 1)
 				tt.spoil(t.Context(), rdb, k)
+				maintain(t, rdb) // not before: its first sweep would find the task half spoilt
 				time.Sleep(40 * time.Second)
 				if got := whereabouts(t, rdb, k, "t1"); got != tt.want {
 					t.Errorf("task is in %q, want %q", got, tt.want)

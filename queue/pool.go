@@ -23,6 +23,7 @@ type plan struct {
 	poll    time.Duration      // between looks at empty lanes
 	slots   func(o ServerOptions) int
 	alone   bool // runs while nothing else is inside the handler
+	resizes bool // its slots are what [Server.SetConcurrency] sets
 }
 
 // plans is the table of who serves which lane.
@@ -36,6 +37,7 @@ var plans = []plan{
 		weights: map[tasks.Lane]int{tasks.Live: 4, tasks.Backfill: 1},
 		poll:    100 * time.Millisecond,
 		slots:   func(o ServerOptions) int { return o.Concurrency },
+		resizes: true,
 	},
 	{
 		weights: map[tasks.Lane]int{tasks.Quarantine: 1},
@@ -51,7 +53,9 @@ type pool struct {
 	server  *asynq.Server
 	handler Handler
 	slots   *slots
+	ahead   *ahead
 	others  []*slots // to be empty while this pool runs a task
+	resizes bool
 	grace   time.Duration
 	faults  faults
 	deaths  *obituaries
@@ -67,21 +71,27 @@ func newPools(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Han
 	for _, plan := range plans {
 		config := asynqConfig(rdb, o)
 		config.Queues = map[string]int{}
+		var served []tasks.Lane
 		for lane, weight := range plan.weights {
 			if slices.Contains(lanes, lane) {
 				config.Queues[queueName(alias, lane)] = weight
+				served = append(served, lane)
 			}
 		}
-		if len(config.Queues) == 0 {
+		if len(served) == 0 {
 			continue
 		}
-		config.Concurrency = plan.slots(o)
 		config.TaskCheckInterval = cmp.Or(o.faults.poll, plan.poll)
+		slots := newSlots(plan.slots(o))
+		ahead := newAhead(rdb, alias, served, slots)
+		ahead.log, ahead.rest = o.Logger, config.TaskCheckInterval/4
 		p := &pool{
 			log:     o.Logger,
 			server:  asynq.NewServerFromRedisClient(rdb, config),
 			handler: h,
-			slots:   newSlots(config.Concurrency),
+			slots:   slots,
+			ahead:   ahead,
+			resizes: plan.resizes,
 			grace:   o.Grace,
 			faults:  o.faults,
 			deaths:  newObituaries(rdb, o),

@@ -22,6 +22,9 @@ type Handler interface {
 	Handle(ctx context.Context, t tasks.Task) error
 }
 
+// MaxConcurrency bounds how many tasks one server leases at once.
+const MaxConcurrency = 4096
+
 const (
 	defaultConcurrency      = 512
 	defaultQueryConcurrency = 64
@@ -36,8 +39,9 @@ const (
 // ServerOptions may be nil.
 type ServerOptions struct {
 	Logger *slog.Logger // by default nothing is logged
-	// Concurrency is how many tasks of the live and backfill lanes are leased at once, default 512. It
-	// counts tasks, not native calls: a batcher needs many in hand to sort them by length.
+	// Concurrency is how many tasks of the live and backfill lanes are leased at once, default 512, at most
+	// [MaxConcurrency]. It counts tasks, not native calls: a batcher needs many in hand to sort them by length. Those that are only
+	// being acknowledged are not counted.
 	Concurrency int
 	// QueryConcurrency is the same for the query lane, default 64. The two never take from each other.
 	QueryConcurrency int
@@ -63,6 +67,8 @@ func (o *ServerOptions) withDefaults() ServerOptions {
 	if opts.QueryConcurrency < 1 {
 		opts.QueryConcurrency = defaultQueryConcurrency
 	}
+	opts.Concurrency = min(opts.Concurrency, MaxConcurrency)
+	opts.QueryConcurrency = min(opts.QueryConcurrency, MaxConcurrency)
 	if opts.Grace <= 0 {
 		opts.Grace = defaultGrace
 	}
@@ -114,11 +120,18 @@ func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *Ser
 	if !o.faults.noAckHook {
 		s.rdb.AddHook(ackHook{})
 	}
+	hook := aheadHook{map[string]*ahead{}}
+	s.rdb.AddHook(hook)
 	if o.faults.hook != nil {
 		s.rdb.AddHook(o.faults.hook)
 	}
 	s.rdb.AddHook(newSharedTrips(s.rdb))
 	s.pools = newPools(s.rdb, alias, lanes, h, o)
+	for _, p := range s.pools {
+		for pending := range p.ahead.lanes {
+			hook.pools[pending] = p.ahead
+		}
+	}
 	return s, nil
 }
 
@@ -155,9 +168,28 @@ func (s *Server) Start() error {
 func (s *Server) Stop() {
 	var wg sync.WaitGroup
 	for _, p := range s.pools {
-		wg.Go(p.server.Stop)
+		wg.Go(func() {
+			p.slots.close()
+			p.breaker.close()
+			p.server.Stop()
+			p.ahead.giveBack(context.Background())
+		})
 	}
 	wg.Wait()
+}
+
+// SetConcurrency changes how many tasks of the live and backfill lanes are leased at once, from 1 to
+// [MaxConcurrency], while the server runs. Tasks beyond a lowered number are finished.
+func (s *Server) SetConcurrency(n int) error {
+	if n < 1 || n > MaxConcurrency {
+		return fmt.Errorf("setting the concurrency to %d: want 1 to %d", n, MaxConcurrency)
+	}
+	for _, p := range s.pools {
+		if p.resizes {
+			p.slots.resize(n)
+		}
+	}
+	return nil
 }
 
 // Shutdown waits for the handlers and ends the server. Tasks whose handlers outlast the grace go back to
@@ -165,6 +197,7 @@ func (s *Server) Stop() {
 // as long again and no longer than ctx, since nothing they use may be closed under them; the error says
 // how many are still inside.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.Stop()
 	var wg sync.WaitGroup
 	for _, p := range s.pools {
 		wg.Go(p.server.Shutdown)
@@ -254,9 +287,11 @@ func asynqConfig(rdb redis.UniversalClient, o ServerOptions) asynq.Config {
 		IsFailure: func(err error) bool {
 			return guarded(o.Logger, "is failure", true, func() bool { return isFailure(err) })
 		},
-		ErrorHandler:             newObituaries(rdb, o),
-		Logger:                   asynqLog{o.Logger},
-		LogLevel:                 asynq.InfoLevel,
+		ErrorHandler: newObituaries(rdb, o),
+		Logger:       asynqLog{o.Logger},
+		LogLevel:     asynq.InfoLevel,
+		// Not the limit, which can change: that is kept by the slots, before asynq has a task.
+		Concurrency:              MaxConcurrency,
 		ShutdownTimeout:          o.Grace,
 		DelayedTaskCheckInterval: forwardEvery,
 	}

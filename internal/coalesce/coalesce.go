@@ -5,6 +5,7 @@ package coalesce
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
 
@@ -40,6 +41,8 @@ func (g *Group[T]) Do(ctx context.Context, item T) {
 	if !g.join(e) && !<-e.lead {
 		return
 	}
+	// Whoever was woken together with this caller is about to come too.
+	runtime.Gosched()
 	batch := g.take()
 	defer g.pass(batch) // also if run panics, lest the others wait for ever
 	items := make([]T, len(batch))
