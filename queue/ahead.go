@@ -37,13 +37,20 @@ type ahead struct {
 	log   *slog.Logger
 	rdb   redis.UniversalClient
 	slots *slots
-	rest  time.Duration // how long an empty lane is not looked at again; below the poll interval
+	looks looks
 	lease script
 	back  script
 
 	mu     sync.Mutex
 	lanes  map[string]*laneAhead // by the key of the pending list
 	leased int                   // tasks in all of them
+	heard  bool                  // producers' calls arrive
+}
+
+// looks says how often Redis is asked whether an empty lane is still empty.
+type looks struct {
+	awake time.Duration // while producers are heard
+	deaf  time.Duration // while they are not
 }
 
 // A laneAhead is what one lane has ready.
@@ -51,7 +58,8 @@ type laneAhead struct {
 	keys  laneKeys
 	ready []leasedTask // the first to go first
 	since time.Time    // they were leased
-	empty time.Time    // until when the lane is taken to be empty
+	empty bool         // as far as is known
+	seen  time.Time    // when it was found empty
 }
 
 type leasedTask struct{ id, msg string }
@@ -107,11 +115,14 @@ func (a *ahead) least() func(limit int) int {
 	return func(limit int) int { return max(limit/16, 1) }
 }
 
-// fillLocked leases tasks of a lane, unless it was empty a moment ago: asynq asks for the backfill lane once
-// in five times, also while only the live lane has tasks.
+// fillLocked leases tasks of a lane, unless it is known to be empty: asynq asks a hundred times a second, and
+// each look is a round trip.
 func (a *ahead) fillLocked(ctx context.Context, lane *laneAhead, room int) error {
-	now := time.Now()
-	if now.Before(lane.empty) {
+	now, rest := time.Now(), a.looks.deaf
+	if a.heard {
+		rest = a.looks.awake
+	}
+	if lane.empty && now.Sub(lane.seen) < rest {
 		return nil
 	}
 	want := min(max(room-a.leased, 1), leaseAhead)
@@ -120,9 +131,7 @@ func (a *ahead) fillLocked(ctx context.Context, lane *laneAhead, room int) error
 	if err != nil {
 		return fmt.Errorf("leasing tasks: %w", err)
 	}
-	if len(list) == 0 {
-		lane.empty = now.Add(a.rest)
-	}
+	lane.empty, lane.seen = len(list) == 0, now
 	for i := 0; i+1 < len(list); i += 2 {
 		lane.ready = append(lane.ready, leasedTask{id: list[i], msg: list[i+1]})
 	}

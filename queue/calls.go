@@ -3,9 +3,10 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,6 +17,9 @@ import (
 // callsTTL is how long the calls of a worker are remembered after it last began one. A crash must be
 // noticed within it.
 const callsTTL = time.Hour
+
+// endWait is how long the names of a call may outlive it.
+const endWait = 5 * time.Millisecond
 
 func callsKey(worker string) string { return "embedfleet:calls:" + worker }
 
@@ -34,7 +38,10 @@ func TaskFrom(ctx context.Context) (tasks.Task, bool) {
 type Calls struct {
 	rdb    redis.UniversalClient
 	worker string
-	number atomic.Int64
+
+	mu     sync.Mutex
+	number int      // of the newest field
+	ended  []string // fields of calls that have ended, and nobody has deleted or taken over
 }
 
 // NewCalls returns the calls of a worker, whose id must be the one it announces in [Workers].
@@ -45,12 +52,16 @@ func NewCalls(rdb redis.UniversalClient, worker string) *Calls {
 // Begin writes down that a native call with these tasks begins, one small write, and returns the function
 // that takes it back after the call. If the write fails the call may begin all the same: then a crash
 // charges nobody.
+//
+// The returned function waits for a moment: a runner that is busy begins its next call at once, and that
+// overwrites the name of the last. A crash in this moment charges a task once that is innocent, and that is no
+// verdict.
 func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (end func(context.Context) error, err error) {
 	names := make([]string, len(list))
 	for i, t := range list {
 		names[i] = taskName(t.Model, t.Lane, t.ID)
 	}
-	field := strconv.FormatInt(c.number.Add(1), 10)
+	field := c.field()
 	_, err = c.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		pipe.HSet(ctx, callsKey(c.worker), field, strings.Join(names, "\n"))
 		pipe.PExpire(ctx, callsKey(c.worker), callsTTL)
@@ -59,12 +70,41 @@ func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (end func(context.
 	if err != nil {
 		return func(context.Context) error { return nil }, fmt.Errorf("naming the tasks of a native call: %w", err)
 	}
-	return func(ctx context.Context) error {
-		if err := c.rdb.HDel(ctx, callsKey(c.worker), field).Err(); err != nil {
-			return fmt.Errorf("ending a native call: %w", err)
-		}
+	return func(ctx context.Context) error { return c.end(ctx, field) }, nil
+}
+
+// field returns a field for the names of a call: one of a call that has ended, else a new one.
+func (c *Calls) field() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.ended); n > 0 {
+		field := c.ended[n-1]
+		c.ended = c.ended[:n-1]
+		return field
+	}
+	c.number++
+	return strconv.Itoa(c.number)
+}
+
+// end deletes a field, unless another call takes it over.
+func (c *Calls) end(ctx context.Context, field string) error {
+	c.mu.Lock()
+	c.ended = append(c.ended, field)
+	c.mu.Unlock()
+	pause(ctx, endWait)
+	c.mu.Lock()
+	i := slices.Index(c.ended, field)
+	if i >= 0 {
+		c.ended = slices.Delete(c.ended, i, i+1)
+	}
+	c.mu.Unlock()
+	if i < 0 {
 		return nil
-	}, nil
+	}
+	if err := c.rdb.HDel(ctx, callsKey(c.worker), field).Err(); err != nil {
+		return fmt.Errorf("ending a native call: %w", err)
+	}
+	return nil
 }
 
 // taskName names a task among all lanes.

@@ -1,0 +1,84 @@
+package queue
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/tasks"
+)
+
+// Looks at empty lanes are rare while producers are heard, and a producer's task is taken at once all the same;
+// one that came another way is found at the next look.
+func TestProducersAreHeard(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, rdb := testkit.MiniRedis(t)
+		k := keysOf("m", tasks.Query)
+		count := counted{mu: new(sync.Mutex), calls: map[string]int{}}
+		taken := make(chan time.Time, 1)
+		h := newRecorder(func(context.Context, tasks.Task) error {
+			taken <- time.Now()
+			return nil
+		})
+		serve(t, miniConn(m), h, &ServerOptions{faults: faults{hook: count}}, tasks.Query)
+		time.Sleep(10 * time.Second)
+		if looks := count.of("pending active"); looks < 50 || looks > 120 {
+			t.Errorf("%d looks in 10 s of an empty lane, want about 10 a second", looks)
+		}
+		for i := range 20 {
+			time.Sleep(37 * time.Millisecond)
+			begun := time.Now()
+			enqueue(t, NewClient(rdb, nil), task(tasks.Query, i))
+			if took := (<-taken).Sub(begun); took > 20*time.Millisecond {
+				t.Errorf("task %d was taken after %v", i, took)
+			}
+		}
+		// As after a retry: nobody says so.
+		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 100))
+		<-taken
+		time.Sleep(time.Second)
+		begun := time.Now()
+		again := message{ID: "t101", Type: string(tasks.EmbedDocument), Queue: queueName("m", tasks.Query), Timeout: time.Minute}
+		msg := again.append(nil)
+		rdb.HSet(t.Context(), k.task("t101"), "msg", string(msg), "state", "pending")
+		rdb.LPush(t.Context(), k.pending(), "t101")
+		if took := (<-taken).Sub(begun); took > 150*time.Millisecond {
+			t.Errorf("a task that nobody announced was taken after %v", took)
+		}
+	})
+}
+
+// While nobody is heard, each of asynq's questions is a look.
+func TestDeafServersLookOften(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rdb := testkit.MiniRedis(t)
+		a := newAhead(rdb, "m", []tasks.Lane{tasks.Query}, newSlots(1))
+		a.looks = looks{awake: time.Second}
+		pending := keysOf("m", tasks.Query).pending()
+		ask := func() (found bool) {
+			_, err := a.next(t.Context(), pending)
+			return err == nil
+		}
+		ask()
+		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 1))
+		if !ask() {
+			t.Error("a deaf server did not look again")
+		}
+		a.slots = newSlots(1)
+		a.listening()
+		ask()
+		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 2))
+		if ask() {
+			t.Error("a server that hears looked before it was told")
+		}
+		a.wake(pending)
+		if !ask() {
+			t.Error("a server that was told did not look")
+		}
+	})
+}
