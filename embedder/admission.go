@@ -2,8 +2,10 @@ package embedder
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -21,6 +23,34 @@ type Limits struct {
 	WaitTimeout time.Duration
 	// LoadTimeout bounds a load. 0 means 300 s.
 	LoadTimeout time.Duration
+}
+
+// limitsJSON is the JSON form of [Limits], with the names of [LimitChange].
+type limitsJSON struct {
+	MaxAccess     int     `json:"max_access"`
+	MaxWaiting    int     `json:"max_waiting"`
+	AccessTimeout Seconds `json:"access_timeout_seconds"`
+	WaitTimeout   Seconds `json:"wait_timeout_seconds"`
+	LoadTimeout   Seconds `json:"load_timeout_seconds"`
+}
+
+// MarshalJSON implements [json.Marshaler]; timeouts are in seconds.
+func (l Limits) MarshalJSON() ([]byte, error) {
+	return json.Marshal(limitsJSON{
+		l.MaxAccess, l.MaxWaiting, Seconds(l.AccessTimeout), Seconds(l.WaitTimeout), Seconds(l.LoadTimeout),
+	})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (l *Limits) UnmarshalJSON(b []byte) error {
+	var j limitsJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return fmt.Errorf("reading limits: %w", err)
+	}
+	*l = Limits{
+		j.MaxAccess, j.MaxWaiting, time.Duration(j.AccessTimeout), time.Duration(j.WaitTimeout), time.Duration(j.LoadTimeout),
+	}
+	return nil
 }
 
 // Bounds of the limits. They are wide: they stop slips of the keyboard, not opinions.
@@ -97,7 +127,8 @@ type door struct {
 
 // A waiter is a caller in the line.
 type waiter struct {
-	let chan error // gets nil when it is let in, or why it never will be; holds one
+	let  chan error // gets nil when it is let in, or why it never will be; holds one
+	back bool       // it was inside before, on a device that was left
 }
 
 // open lets callers in from now on.
@@ -140,6 +171,17 @@ func (d *door) place() *waiter {
 	return w
 }
 
+// putBack gives a caller who was inside a place before all who were not.
+func (d *door) putBack() *waiter {
+	w := &waiter{let: make(chan error, 1), back: true}
+	i := slices.IndexFunc(d.line, func(w *waiter) bool { return !w.back })
+	if i < 0 {
+		i = len(d.line)
+	}
+	d.line = slices.Insert(d.line, i, w)
+	return w
+}
+
 // count counts one more caller inside.
 func (d *door) count() {
 	d.inside++
@@ -157,18 +199,36 @@ func (d *door) remove(w *waiter) bool {
 	return false
 }
 
-// enter lets a caller in, at once or in its turn, and returns the engine to use until exit.
-func (m *Manager) enter(ctx context.Context) (*Engine, error) {
-	w, err := m.arrive(ctx)
-	if err == nil && w != nil {
-		err = m.wait(ctx, w)
+// enter waits for a caller's turn, unless w is nil and it has come, and returns the engine to use until exit.
+func (m *Manager) enter(ctx context.Context, w *waiter) (*Engine, error) {
+	for {
+		if w != nil {
+			if err := m.wait(ctx, w); err != nil {
+				return nil, err
+			}
+		}
+		engine, again, err := m.pick(ctx)
+		if again == nil {
+			return engine, err
+		}
+		w = again
 	}
-	if err != nil {
-		return nil, err
-	}
+}
+
+// pick returns the engine for a caller who was let in. If its device was left in that moment, the caller gets
+// a place in the line again, or the reason why nothing is loaded in its stead.
+func (m *Manager) pick(ctx context.Context) (e *Engine, again *waiter, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.engine, nil
+	if m.engine != nil {
+		return m.engine, nil, nil
+	}
+	m.door.inside--
+	if err := m.goneLocked(); err != nil {
+		m.counts.count(ctx, err)
+		return nil, nil, err
+	}
+	return nil, m.door.putBack(), nil
 }
 
 // arrive lets a caller in if nobody is before it and there is room, and returns nil; or gives it a place in
@@ -194,14 +254,24 @@ func (m *Manager) refusalLocked(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case m.state == Closed:
-		return ErrClosed
-	case m.state == Failed:
-		return fmt.Errorf("the model is not loaded: %w", m.loadErr)
+	case m.goneLocked() != nil:
+		return m.goneLocked()
 	case !d.hasRoom() && len(d.line) >= d.limits.MaxWaiting:
 		return &OverloadError{What: "callers waiting", Count: len(d.line), Limit: d.limits.MaxWaiting, RetryAfter: m.backlogLocked()}
 	}
 	return nil
+}
+
+// goneLocked returns why waiting is in vain, nil if it isn't.
+func (m *Manager) goneLocked() error {
+	switch m.state {
+	case Closed:
+		return ErrClosed
+	case Failed:
+		return fmt.Errorf("the model is not loaded: %w", m.loadErr)
+	default:
+		return nil
+	}
 }
 
 // wait waits in the line, first for the model to be ready, then for access, each as long as its timeout.
@@ -266,29 +336,61 @@ func (m *Manager) backlogLocked() time.Duration {
 	if m.engine == nil {
 		return 0
 	}
-	return m.engine.Stats().Backlog
+	return time.Duration(m.engine.Stats().Backlog)
 }
 
-// exit counts a caller out and its outcome, and lets the next one in.
-func (m *Manager) exit(ctx context.Context, err error) {
+// exit counts a caller out and its outcome, lets the next one in, and returns nil; or it gives the caller a
+// place in the line again, because its device was left.
+func (m *Manager) exit(ctx context.Context, e *Engine, err error) (again *waiter) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.door.inside--
-	m.counts.count(ctx, err)
+	if m.comesAgainLocked(ctx, e, err) {
+		again = m.door.putBack()
+	} else {
+		m.counts.count(ctx, err)
+	}
 	m.door.admit()
+	return again
 }
 
-// SetLimits changes the limits at once; zero fields mean the defaults, not "as it was". A value out of
-// bounds changes nothing and is named. Callers inside stay when MaxAccess shrinks below their number; those
-// who wait keep the timeouts under which they began.
-func (m *Manager) SetLimits(l Limits) error {
-	l = l.withDefaults()
-	if err := l.validate(); err != nil {
-		return fmt.Errorf("setting limits: %w", err)
+// A LimitChange names the limits to change: a field that is nil leaves its limit as it is, any other value
+// is taken at its word, zero too, which is out of bounds. Its JSON form leaves the nil ones out.
+type LimitChange struct {
+	MaxAccess     *int     `json:"max_access,omitempty"`
+	MaxWaiting    *int     `json:"max_waiting,omitempty"`
+	AccessTimeout *Seconds `json:"access_timeout_seconds,omitempty"`
+	WaitTimeout   *Seconds `json:"wait_timeout_seconds,omitempty"`
+	LoadTimeout   *Seconds `json:"load_timeout_seconds,omitempty"`
+}
+
+// on returns l with the changes made to it.
+func (c LimitChange) on(l Limits) Limits {
+	replace(&l.MaxAccess, c.MaxAccess)
+	replace(&l.MaxWaiting, c.MaxWaiting)
+	replace(&l.AccessTimeout, (*time.Duration)(c.AccessTimeout))
+	replace(&l.WaitTimeout, (*time.Duration)(c.WaitTimeout))
+	replace(&l.LoadTimeout, (*time.Duration)(c.LoadTimeout))
+	return l
+}
+
+func replace[T any](v, by *T) {
+	if by != nil {
+		*v = *by
 	}
+}
+
+// SetLimits changes limits at once. If one of the values is out of bounds, nothing changes, and the error
+// names every such value with its bounds. Callers inside stay when MaxAccess shrinks below their number;
+// those who wait keep the timeouts under which they began, as does a load under way.
+func (m *Manager) SetLimits(change LimitChange) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.door.limits = l
+	changed := change.on(m.door.limits)
+	if err := changed.validate(); err != nil {
+		return fmt.Errorf("setting limits: %w", err)
+	}
+	m.door.limits = changed
 	m.door.admit()
 	return nil
 }

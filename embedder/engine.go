@@ -13,7 +13,8 @@ import (
 // An Engine embeds texts with a model that is loaded. It is safe for concurrent use.
 //
 // Errors of the methods that embed: [ErrEmpty], [ErrTooLong], an [OverloadError], [ErrClosed], the cause of
-// a context that ended, an error of the model (worth a retry), or that a vector is unusable (permanent).
+// a context that ended, an error of the model (worth a retry), or a verdict about the text (permanent): the
+// model fails for it alone, or its vector is unusable.
 // A caller whose context ends returns at once; a native call is stopped when all callers of its batch left.
 type Engine struct {
 	model   Model
@@ -22,6 +23,7 @@ type Engine struct {
 	chunk   *chunker // makes rows of documents
 	query   encoder  // of search texts
 	plain   encoder  // of texts as they are
+	probe   []int32  // a row that no model fails for, if it works; nil if there is none
 	runners sync.WaitGroup
 	stop    context.CancelCauseFunc // ends the runners' context: running batches are terminated
 
@@ -31,6 +33,7 @@ type Engine struct {
 	inside  int           // callers between enter and exit
 	drained chan struct{} // made by Close, closed when nobody is inside
 	running int           // batches inside the model
+	divided int64         // batches that failed and were searched
 	rate    float64       // tokens per second of one runner, smoothed; 0 before the first batch
 	closed  chan struct{} // made by the first Close, closed when it has ended
 	err     error         // of the first Close
@@ -57,6 +60,9 @@ func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Eng
 		model: model, set: set, opts: opts, stop: stop,
 		chunk: newChunker(document, opts), query: query, plain: plain,
 		pending: pending{lim: limits{tokens: opts.TokenBudget, texts: opts.MaxTexts}, runners: opts.Runners},
+	}
+	if w, err := plain.whole("a"); err == nil {
+		e.probe = w.ids
 	}
 	e.wake = sync.NewCond(&e.mu)
 	for range opts.Runners {
@@ -217,14 +223,7 @@ func (e *Engine) leave(c *call) (answered bool) {
 	if c.over {
 		return true
 	}
-	c.finish(errAbandoned)
-	for _, en := range c.entries {
-		if b := en.batch; b != nil {
-			if b.live--; b.live == 0 {
-				b.cancel(errAbandoned)
-			}
-		}
-	}
+	c.fail(errAbandoned)
 	return false
 }
 
@@ -272,11 +271,13 @@ func (e *Engine) refuse() (drained <-chan struct{}, first bool) {
 
 // EngineStats is a snapshot of the engine, taken under one lock.
 type EngineStats struct {
-	WaitingTexts, WaitingTokens int
-	Running                     int           // batches inside the model
-	Inside                      int           // callers
-	TokensPerSecond             float64       // of one runner, smoothed
-	Backlog                     time.Duration // estimated time for all that waits
+	WaitingTexts    int     `json:"waiting_texts"`
+	WaitingTokens   int     `json:"waiting_tokens"`
+	Running         int     `json:"running"`           // batches inside the model
+	Inside          int     `json:"inside"`            // callers
+	Divided         int64   `json:"divided"`           // batches that failed and were searched for the text that made them
+	TokensPerSecond float64 `json:"tokens_per_second"` // of one runner, smoothed
+	Backlog         Seconds `json:"backlog_seconds"`   // estimated time for all that waits
 }
 
 // Stats returns the figures of the moment.
@@ -285,6 +286,6 @@ func (e *Engine) Stats() EngineStats {
 	defer e.mu.Unlock()
 	return EngineStats{
 		WaitingTexts: e.pending.texts, WaitingTokens: e.pending.tokens, Running: e.running,
-		Inside: e.inside, TokensPerSecond: e.rate, Backlog: e.backlogLocked(),
+		Inside: e.inside, Divided: e.divided, TokensPerSecond: e.rate, Backlog: Seconds(e.backlogLocked()),
 	}
 }

@@ -332,14 +332,16 @@ func TestLeaveRunning(t *testing.T) {
 	})
 }
 
-// TestModelError checks that an error reaches every caller of its batch, and only those.
+// TestModelError checks that an error of the engine reaches every caller of its batch, and only those.
 func TestModelError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		faulty := embedtest.NewFaulty(embedtest.NewModel(34))
 		entered, release := faulty.BlockOn(1)
 		broken := errors.New("out of memory")
-		faulty.FailOn(2, broken)
+		for run := 2; run < 6; run++ { // the batch, its halves, and the row that proves the engine
+			faulty.FailOn(run, broken)
+		}
 		e := open(t, faulty, settings, &embedder.Options{Runners: 1, QueryRunners: -1})
 		go e.EmbedText(t.Context(), "first")
 		<-entered
@@ -380,13 +382,11 @@ func (m twisted) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, er
 func TestUnusableVectors(t *testing.T) {
 	t.Parallel()
 	for name, twist := range map[string]func([]vector.Vector) []vector.Vector{
-		"a vector too few":  func(vs []vector.Vector) []vector.Vector { return vs[1:] },
-		"a vector too many": func(vs []vector.Vector) []vector.Vector { return append(vs, vs[0]) },
-		"dimension":         func(vs []vector.Vector) []vector.Vector { vs[0] = vs[0][1:]; return vs },
-		"not a number":      func(vs []vector.Vector) []vector.Vector { vs[0][0] = float32(math.NaN()); return vs },
-		"infinite":          func(vs []vector.Vector) []vector.Vector { vs[0][3] = float32(math.Inf(1)); return vs },
-		"length":            func(vs []vector.Vector) []vector.Vector { vs[0][2] *= 2; return vs },
-		"all zero":          func(vs []vector.Vector) []vector.Vector { clear(vs[0]); return vs },
+		"dimension":    func(vs []vector.Vector) []vector.Vector { vs[0] = vs[0][1:]; return vs },
+		"not a number": func(vs []vector.Vector) []vector.Vector { vs[0][0] = float32(math.NaN()); return vs },
+		"infinite":     func(vs []vector.Vector) []vector.Vector { vs[0][3] = float32(math.Inf(1)); return vs },
+		"length":       func(vs []vector.Vector) []vector.Vector { vs[0][2] *= 2; return vs },
+		"all zero":     func(vs []vector.Vector) []vector.Vector { clear(vs[0]); return vs },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -8,12 +8,14 @@ import (
 
 // The errors that callers branch on. ErrEmpty and ErrTooLong are Permanent: the same text fails again
 // everywhere. ErrOverloaded is Overloaded: the same text succeeds later, and its caller did nothing wrong.
-// ErrClosed is neither: another process can do the work.
+// ErrClosed is neither: another process can do the work. ErrDeviceMemory is wrapped by the error of a [Model]
+// whose device is out of memory; a [Manager] then goes on with the next device, if there is one.
 var (
-	ErrEmpty      error = &fault{text: "text has nothing a model could read", permanent: true}
-	ErrTooLong    error = &fault{text: "text is too long", permanent: true}
-	ErrOverloaded error = &fault{text: "embedder is overloaded", overloaded: true}
-	ErrClosed           = errors.New("embedder is closed")
+	ErrEmpty        error = &fault{text: "text has nothing a model could read", permanent: true}
+	ErrTooLong      error = &fault{text: "text is too long", permanent: true}
+	ErrOverloaded   error = &fault{text: "embedder is overloaded", overloaded: true}
+	ErrClosed             = errors.New("embedder is closed")
+	ErrDeviceMemory       = errors.New("the device is out of memory")
 )
 
 // A fault is an error that says what it means for a retry.
@@ -53,3 +55,13 @@ type badVectorError struct{ err error }
 func (e *badVectorError) Error() string   { return "model gave an unusable vector: " + e.err.Error() }
 func (e *badVectorError) Unwrap() error   { return e.err }
 func (e *badVectorError) Permanent() bool { return true }
+func (e *badVectorError) Code() string    { return "bad_vector" }
+
+// A textError says that the model failed for a text alone while it worked for others: the text is to blame,
+// and another run would fail as well, so it is Permanent.
+type textError struct{ err error }
+
+func (e *textError) Error() string   { return "the model fails for this text alone: " + e.err.Error() }
+func (e *textError) Unwrap() error   { return e.err }
+func (e *textError) Permanent() bool { return true }
+func (e *textError) Code() string    { return "model_fails" }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,21 +63,27 @@ type Manager struct {
 	slot    *Slot
 	log     *slog.Logger
 
-	mu      sync.Mutex
-	state   State
-	since   time.Time
-	loading *loading // while a load is under way, cancelled or not
-	loadErr error    // why the state is Failed
-	engine  *Engine  // while Ready, and while Closed until it is freed
-	device  string
-	door    door
-	counts  Counts
-	closed  chan struct{} // made by the first Close, closed at its end
-	err     error         // of the first Close
+	mu       sync.Mutex
+	state    State
+	since    time.Time
+	loading  *loading // while a load is under way, cancelled or not
+	loadErr  error    // why the state is Failed
+	engine   *Engine  // while Ready, and while Closed until it is freed
+	at       int      // the device that serves or is tried first, an index of devices
+	refused  []Refusal
+	space    vector.Space // of the first engine; no other is ever served
+	door     door
+	counts   Counts
+	lost     chan struct{} // closed when a fallback has failed
+	memory   Memory
+	measured time.Time     // when memory was read
+	closed   chan struct{} // made by the first Close, closed at its end
+	err      error         // of the first Close
 }
 
 // loading is a load under way.
 type loading struct {
+	leaves    *Engine // on a device that is out of memory; freed before anything is loaded
 	cancel    context.CancelCauseFunc
 	cancelled bool          // its result will be discarded
 	done      chan struct{} // closed when the loader has returned and its result is dealt with
@@ -107,7 +114,7 @@ func NewManager(load Loader, options *ManagerOptions) (*Manager, error) {
 	}
 	return &Manager{
 		load: load, devices: o.Devices, env: o.Environment, slot: o.Slot, log: o.Logger,
-		state: Idle, since: time.Now(), door: door{limits: limits, ready: make(chan struct{})},
+		state: Idle, since: time.Now(), door: door{limits: limits, ready: make(chan struct{})}, lost: make(chan struct{}),
 	}, nil
 }
 
@@ -146,83 +153,157 @@ func (m *Manager) beginLoad() (l *loading, stale bool, err error) {
 	case m.loading != nil:
 		return m.loading, m.loading.cancelled, nil
 	}
+	m.at, m.refused = 0, nil
+	return m.startLoadLocked(nil), false, nil
+}
+
+// startLoadLocked starts a load with the device at which the manager is, once leaves, which may be nil, is
+// freed.
+func (m *Manager) startLoadLocked(leaves *Engine) *loading {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	l = &loading{cancel: cancel, done: make(chan struct{})}
+	l := &loading{leaves: leaves, cancel: cancel, done: make(chan struct{})}
 	m.loading, m.loadErr = l, nil
 	m.enterLocked(Loading)
 	m.counts.Loads++
-	go m.runLoad(ctx, l, m.door.limits.LoadTimeout)
-	return l, false, nil
+	go m.runLoad(ctx, l, m.at, m.door.limits.LoadTimeout)
+	return l
 }
 
 // runLoad is the goroutine of a load.
-func (m *Manager) runLoad(ctx context.Context, l *loading, timeout time.Duration) {
+func (m *Manager) runLoad(ctx context.Context, l *loading, from int, timeout time.Duration) {
 	defer l.cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, timeout, &TimeoutError{What: "load", After: timeout, Err: context.DeadlineExceeded})
 	defer stop()
 	start := time.Now()
-	m.log.Info("loading the model at start-up", "devices", m.devices)
-	engine, device, err := m.tryDevices(ctx)
-	m.endLoad(l, engine, device, err, time.Since(start))
+	var got attempt
+	if l.leaves != nil {
+		got.err = free(l.leaves)
+	}
+	if got.err == nil {
+		m.log.Info("loading the model at start-up", "devices", m.devices[from:])
+		got = m.tryDevices(ctx, from)
+	}
+	if got.err == nil {
+		// Only loads write the space, and there is one load at a time.
+		got.err = checkSpace(m.space, got.engine, m.devices[got.at])
+	}
+	got.took = time.Since(start)
+	m.endLoad(l, got)
 }
 
-// tryDevices loads on the first device that serves.
-func (m *Manager) tryDevices(ctx context.Context) (*Engine, string, error) {
+// An attempt is the outcome of a load.
+type attempt struct {
+	engine  *Engine // may be there with err: then it must be freed
+	at      int     // its device
+	refused []Refusal
+	err     error
+	took    time.Duration
+}
+
+// tryDevices loads on the first device that serves, from the given one on.
+func (m *Manager) tryDevices(ctx context.Context, from int) attempt {
+	var got attempt
 	var errs []error
-	for _, device := range m.devices {
+	for at := from; at < len(m.devices); at++ {
+		device := m.devices[at]
+		if at > 0 {
+			debug.FreeOSMemory() // what the attempt before has left, lest the two add up
+		}
 		engine, err := m.load(ctx, device)
 		if ctx.Err() != nil {
 			if err == nil {
-				err = engine.Close(context.Background()) // it came too late
+				err = free(engine) // it came too late
 			}
-			return nil, "", errors.Join(context.Cause(ctx), err)
+			got.err = errors.Join(context.Cause(ctx), err)
+			return got
 		}
 		if err == nil {
-			return engine, device, nil
+			got.engine, got.at = engine, at
+			return got
 		}
-		if len(m.devices) == 1 {
-			return nil, "", err // the caller tells it; there is nothing else to try
+		got.refused = append(got.refused, Refusal{device, err.Error()})
+		if len(m.devices) > 1 { // else the caller tells it; there is nothing else to try
+			m.log.Warn("device does not serve", "device", device, "err", err)
+			err = fmt.Errorf("loading on %s: %w", device, err)
 		}
-		m.log.Warn("device does not serve", "device", device, "err", err)
-		errs = append(errs, fmt.Errorf("loading on %s: %w", device, err))
+		errs = append(errs, err)
 	}
-	return nil, "", errors.Join(errs...)
+	got.err = errors.Join(errs...)
+	return got
 }
 
-// endLoad makes the outcome of a load the manager's state.
-func (m *Manager) endLoad(l *loading, engine *Engine, device string, err error, took time.Duration) {
-	if late := m.settleLoad(l, engine, device, err, took); late {
-		// Cancelled or closed in the moment between: nobody has seen the engine, and nobody will.
-		l.err = errors.Join(l.err, engine.Close(context.Background()))
-	}
-	close(l.done)
+// free closes an engine without waiting for the callers inside; it returns after their native calls have.
+func free(e *Engine) error {
+	now, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("the device is left"))
+	return e.Close(now)
 }
 
-func (m *Manager) settleLoad(l *loading, engine *Engine, device string, err error, took time.Duration) (late bool) {
+// endLoad makes the outcome of a load the manager's state. What does not serve is freed first, while the load
+// still counts as under way: neither the next one nor the environment's end may pass it.
+func (m *Manager) endLoad(l *loading, got attempt) {
+	defer close(l.done)
+	if m.settleLoad(l, got) {
+		return
+	}
+	var freed error
+	if got.engine != nil {
+		freed = free(got.engine)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.loading = nil
-	m.counts.LoadTime = took
 	switch {
 	case m.state == Closed:
-		l.err = ErrClosed
-		return err == nil
+		l.err = errors.Join(ErrClosed, freed)
 	case l.cancelled:
-		l.err = ErrLoadCancelled
+		l.err = errors.Join(ErrLoadCancelled, freed)
 		m.enterLocked(Idle)
-		return err == nil
-	case err != nil:
-		l.err, m.loadErr = err, err
-		m.enterLocked(Failed)
-		m.refuseLocked(err)
-		m.log.Debug("model not loaded", "dur", took, "err", err) // Load's caller reports it
 	default:
-		m.engine, m.device = engine, device
-		m.enterLocked(Ready)
-		m.door.open()
-		m.log.Info("model ready, serving", "device", device, "space", engine.Settings().Space.Short(), "dur", took)
+		l.err = errors.Join(got.err, freed)
+		m.failLocked(l.err)
+		m.log.Debug("model not loaded", "dur", got.took, "err", l.err) // Load's caller reports it
 	}
-	return false
+}
+
+// settleLoad opens the door to what was loaded. It reports false if that doesn't serve: there is nothing, or
+// it came too late.
+func (m *Manager) settleLoad(l *loading, got attempt) (serves bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.LoadTime = Seconds(got.took)
+	m.refused = append(m.refused, got.refused...)
+	if got.err != nil || l.cancelled || m.state == Closed {
+		return false
+	}
+	m.loading = nil
+	m.serveLocked(got)
+	return true
+}
+
+// serveLocked opens the door to an engine.
+func (m *Manager) serveLocked(got attempt) {
+	m.engine, m.at, m.space = got.engine, got.at, got.engine.Settings().Space
+	m.memory, m.measured = Memory{}, time.Time{}
+	m.enterLocked(Ready)
+	m.door.open()
+	m.log.Info("model ready, serving", "device", m.devices[m.at], "space", m.space.Short(), "dur", got.took)
+}
+
+// failLocked enters Failed and sends everybody away.
+func (m *Manager) failLocked(err error) {
+	m.loadErr = err
+	m.enterLocked(Failed)
+	m.refuseLocked(err)
+	if m.space == "" {
+		return
+	}
+	select {
+	case <-m.lost:
+	default:
+		close(m.lost)
+		m.log.Error("the model is lost, the process should end", "err", err)
+	}
 }
 
 func (m *Manager) enterLocked(s State) { m.state, m.since = s, time.Now() }
@@ -258,16 +339,22 @@ func (m *Manager) EmbedText(ctx context.Context, text string) (vector.Embedding,
 	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedText(ctx, text) })
 }
 
-// within lets a caller in, runs f and counts its outcome.
+// within lets a caller in, runs f and counts its outcome. If the device is left meanwhile, f is run again on
+// the next one.
 func within[T any](ctx context.Context, m *Manager, f func(*Engine) (T, error)) (T, error) {
-	engine, err := m.enter(ctx)
-	if err != nil {
-		var none T
-		return none, err
+	w, err := m.arrive(ctx)
+	for err == nil {
+		var engine *Engine
+		if engine, err = m.enter(ctx, w); err != nil {
+			break
+		}
+		v, failure := f(engine)
+		if w = m.exit(ctx, engine, failure); w == nil {
+			return v, failure
+		}
 	}
-	v, err := f(engine)
-	m.exit(ctx, err)
-	return v, err
+	var none T
+	return none, err
 }
 
 // Close refuses new callers and those who wait, cancels a load under way, and lets the callers inside

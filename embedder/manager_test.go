@@ -198,14 +198,14 @@ func TestManagerLoadFails(t *testing.T) {
 		if _, err := m.EmbedText(t.Context(), "later"); !errors.Is(err, b.err) {
 			t.Errorf("a later caller: %v, want the load's error at once", err)
 		}
-		if s := m.Stats(); s.State != embedder.Failed || !errors.Is(s.LoadErr, b.err) {
-			t.Errorf("state %s, %v; want failed", s.State, s.LoadErr)
+		if s := m.Stats(); s.State != embedder.Failed || !strings.Contains(s.LoadError, b.err.Error()) {
+			t.Errorf("state %s, %v; want failed", s.State, s.LoadError)
 		}
 		b.err = nil
 		if err := m.Load(t.Context()); err != nil {
 			t.Fatalf("loading again: %v", err)
 		}
-		if s := m.Stats(); s.State != embedder.Ready || s.Device != "cuda" || s.LoadErr != nil || s.LoadTime != time.Second {
+		if s := m.Stats(); s.State != embedder.Ready || s.Device != "cuda" || s.LoadError != "" || s.LoadTime != embedder.Seconds(time.Second) {
 			t.Errorf("stats %+v, want ready on the first device after 1s", s)
 		}
 	})
@@ -357,23 +357,35 @@ func TestManagerAccessTimeout(t *testing.T) {
 	})
 }
 
+// TestManagerSetLimits checks that a nil field is "as it was", that a zero is a value like any other, and
+// that one bad value among good ones changes nothing.
 func TestManagerSetLimits(t *testing.T) {
 	t.Parallel()
 	m := manage(t, &loadBench{}, nil)
 	before := m.Stats().Limits
-	for want, l := range map[string]embedder.Limits{
-		"max access -1":      {MaxAccess: -1},
-		"max waiting":        {MaxWaiting: 1 << 30},
-		"access timeout 1ns": {AccessTimeout: 1},
-		"wait timeout":       {WaitTimeout: 48 * time.Hour},
-		"load timeout":       {LoadTimeout: -time.Second},
+	seconds := func(d time.Duration) *embedder.Seconds { return new(embedder.Seconds(d)) }
+	for want, change := range map[string]embedder.LimitChange{
+		"max access -1, want 1 to 1048576":          {MaxAccess: new(-1)},
+		"max access 0, want 1 to 1048576":           {MaxAccess: new(0), MaxWaiting: new(7)},
+		"max waiting 1073741824, want 1 to 1048576": {MaxWaiting: new(1 << 30), AccessTimeout: seconds(time.Second)},
+		"access timeout 1ns, want 1ms to 24h0m0s":   {AccessTimeout: seconds(1)},
+		"wait timeout 48h0m0s, want 1ms to 24h0m0s": {WaitTimeout: seconds(48 * time.Hour)},
+		"load timeout -1s, want 1ms to 24h0m0s":     {LoadTimeout: seconds(-time.Second)},
 	} {
-		if err := m.SetLimits(l); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("SetLimits(%+v) = %v, want an error that says %q", l, err, want)
+		if err := m.SetLimits(change); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("SetLimits(%+v) = %v, want an error that says %q", change, err, want)
+		}
+		if got := m.Stats().Limits; got != before {
+			t.Errorf("refused limits changed %+v to %+v", before, got)
 		}
 	}
-	if m.Stats().Limits != before {
-		t.Error("refused limits changed something")
+	if err := m.SetLimits(embedder.LimitChange{MaxAccess: new(16), AccessTimeout: seconds(20 * time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	want := before
+	want.MaxAccess, want.AccessTimeout = 16, 20*time.Second
+	if got := m.Stats().Limits; got != want {
+		t.Errorf("limits %+v, want %+v: others as they were", got, want)
 	}
 }
 
@@ -401,7 +413,7 @@ func TestManagerStatsAddUp(t *testing.T) {
 	done := make(chan struct{})
 	go func() { callers.Wait(); close(done) }()
 	for limit := 1; ; limit = limit%50 + 1 {
-		if err := m.SetLimits(embedder.Limits{MaxAccess: limit}); err != nil {
+		if err := m.SetLimits(embedder.LimitChange{MaxAccess: &limit}); err != nil {
 			t.Error(err)
 		}
 		s := m.Stats()

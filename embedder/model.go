@@ -30,3 +30,9 @@ type Model interface {
 type Tokenizer interface {
 	Encode(dst []int32, text string, max int) (ids []int32, truncated bool)
 }
+
+// A Measurer is a [Model] that can tell what memory it takes. Memory may be called at any time, also after
+// Close, and takes some milliseconds.
+type Measurer interface {
+	Memory() Memory
+}

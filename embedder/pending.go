@@ -70,6 +70,20 @@ func (c *call) finish(err error) {
 	close(c.done)
 }
 
+// fail ends a call with err. Its rows that wait are dropped when their turn comes; a batch under way in which
+// nobody else is left is told to stop.
+func (c *call) fail(err error) {
+	c.finish(err)
+	for _, en := range c.entries {
+		if b := en.batch; b != nil {
+			b.drop(en)
+			if b.live == 0 {
+				b.cancel(errAbandoned)
+			}
+		}
+	}
+}
+
 // callCost is what a batch costs beside its tokens, in tokens: the time to read the weights once and to
 // cross into native code. It is the ratio of a core's arithmetic to its share of the memory's bandwidth, so
 // it hardly depends on the model; 15 to 20 were measured.

@@ -34,11 +34,19 @@ func (e *Engine) anything() ([]*entry, time.Duration) {
 // onlyQueries is the choice of a runner that is kept free for those who wait at a screen.
 func (e *Engine) onlyQueries() ([]*entry, time.Duration) { return e.pending.take(queries), 0 }
 
-// callers returns the contexts of those whose texts are inside, each once.
-func (b *batch) callers() []context.Context {
-	seen := make(map[*call]bool, len(b.entries))
+// drop takes a row out of the batch: it is answered, or its caller has left.
+func (b *batch) drop(en *entry) {
+	if en.batch == b {
+		en.batch = nil
+		b.live--
+	}
+}
+
+// callers returns the contexts of those whose texts the rows are, each once.
+func callers(entries []*entry) []context.Context {
+	seen := make(map[*call]bool, len(entries))
 	var list []context.Context
-	for _, en := range b.entries {
+	for _, en := range entries {
 		if !seen[en.call] {
 			seen[en.call] = true
 			list = append(list, en.call.caller)
@@ -103,25 +111,50 @@ func (e *Engine) waitLocked(d time.Duration) {
 	e.wake.Wait()
 }
 
-// runBatch runs a batch and answers its callers.
+// runBatch runs a batch and answers its callers. A batch that fails is searched for the texts that make it
+// fail.
 func (e *Engine) runBatch(ctx context.Context, b *batch) {
-	rows := make([][]int32, len(b.entries))
-	info := RunInfo{Query: b.entries[0].call.lane == queries, Texts: len(rows)}
+	if err := e.try(ctx, b, b.entries); err != nil {
+		e.search(ctx, b, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running--
+}
+
+// try makes one native call of some rows of a batch, longest first, and answers them if it succeeds. An
+// error concerns all of them and has been told to nobody.
+func (e *Engine) try(ctx context.Context, b *batch, entries []*entry) error {
+	rows := make([][]int32, len(entries))
+	info := RunInfo{Query: entries[0].call.lane == queries, Texts: len(rows)}
 	start := time.Now()
-	for i, en := range b.entries {
+	for i, en := range entries {
 		rows[i] = en.ids
 		info.Tokens += len(en.ids)
 		info.Waited = max(info.Waited, start.Sub(en.since))
 	}
-	info.Padded = len(rows) * len(rows[0]) // longest first
-	returned := e.opts.OnCall(b.callers())
-	start = time.Now()
-	vectors, err := e.model.Run(ctx, Batch{Rows: rows})
-	info.Took, info.Err = time.Since(start), err
-	returned() // not deferred: a panic ends the process, and so these texts have crashed it
-	e.log(info)
-	e.settle(b, e.answers(vectors, err, len(rows)), info)
+	info.Padded = len(rows) * len(rows[0])
+	vectors, err := e.call(ctx, rows, callers(entries), &info)
+	if err == nil {
+		e.settle(b, entries, e.answers(vectors), info)
+	}
 	e.opts.Observer.Ran(info)
+	return err
+}
+
+// call runs the model, names those inside while it does, and notes time and error in info.
+func (e *Engine) call(ctx context.Context, rows [][]int32, inside []context.Context, info *RunInfo) ([]vector.Vector, error) {
+	returned := e.opts.OnCall(inside)
+	start := time.Now()
+	vectors, err := e.model.Run(ctx, Batch{Rows: rows})
+	info.Took = time.Since(start)
+	returned() // not deferred: a panic ends the process, and so these texts have crashed it
+	if err == nil && len(vectors) != len(rows) {
+		err = fmt.Errorf("the model gave %d vectors for %d texts", len(vectors), len(rows))
+	}
+	info.Err = err
+	e.log(*info)
+	return vectors, err
 }
 
 // An answer is a row's vector or why there is none.
@@ -130,52 +163,52 @@ type answer struct {
 	err    error
 }
 
-// answers checks what the model returned for n rows: an error or a wrong count concerns every row, an
-// unusable vector only its own.
-func (e *Engine) answers(vectors []vector.Vector, err error, n int) []answer {
-	if err == nil && len(vectors) != n {
-		err = &badVectorError{fmt.Errorf("%d vectors for %d texts", len(vectors), n)}
-	}
+// answers checks the vectors that the model returned; an unusable one concerns its own text only.
+func (e *Engine) answers(vectors []vector.Vector) []answer {
 	check := vector.Vector.Check
 	if e.set.Unit {
 		check = vector.Vector.CheckUnit
 	}
-	as := make([]answer, n)
-	for i := range as {
-		if err != nil {
-			as[i].err = err
-			continue
-		}
-		as[i].vector = vectors[i]
-		if err := check(vectors[i], e.model.Dim()); err != nil {
+	as := make([]answer, len(vectors))
+	for i, v := range vectors {
+		as[i].vector = v
+		if err := check(v, e.model.Dim()); err != nil {
 			as[i].err = &badVectorError{err}
 		}
 	}
 	return as
 }
 
-// settle hands the answers to the callers that still wait. An error ends its call at once; rows of the same
-// call that still wait are dropped when their turn comes.
-func (e *Engine) settle(b *batch, as []answer, info RunInfo) {
+// settle answers rows of a batch to the callers that still wait.
+func (e *Engine) settle(b *batch, entries []*entry, as []answer, info RunInfo) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.running--
-	if info.Err == nil && info.Took > 0 {
+	if info.Took > 0 {
 		e.learnLocked(float64(info.Padded) / info.Took.Seconds())
 	}
-	for i, en := range b.entries {
-		en.batch = nil
+	for i, en := range entries {
+		b.drop(en)
 		c := en.call
 		switch {
 		case c.over:
 		case as[i].err != nil:
-			c.finish(as[i].err)
+			c.fail(as[i].err)
 		default:
 			c.vectors[en.row] = as[i].vector
 			if c.left--; c.left == 0 {
 				c.finish(nil)
 			}
 		}
+	}
+}
+
+// reject answers rows of a batch with an error.
+func (e *Engine) reject(b *batch, entries []*entry, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, en := range entries {
+		b.drop(en)
+		en.call.fail(err)
 	}
 }
 

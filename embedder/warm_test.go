@@ -28,7 +28,7 @@ func TestWarmFails(t *testing.T) {
 	t.Parallel()
 	faulty := embedtest.NewFaulty(embedtest.NewModel(34))
 	broken := errors.New("no kernel for this operator")
-	faulty.FailOn(1, broken)
+	faulty.FailFor("", broken)
 	e := open(t, faulty, settings, nil)
 	if err := e.Warm(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("Warm = %v, want the model's error", err)

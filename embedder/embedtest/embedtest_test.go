@@ -78,6 +78,14 @@ func TestFaulty(t *testing.T) {
 	if _, err := f.Run(ctx, b); !errors.Is(err, context.Canceled) {
 		t.Errorf("run 4: %v, want the end of its context", err)
 	}
+	f.FailFor("poison", broken)
+	ids, _ := embedtest.Tokenizer{}.Encode(nil, "poison", 8)
+	if _, err := f.Run(t.Context(), embedder.Batch{Rows: [][]int32{{1, 2}, ids}}); !errors.Is(err, broken) {
+		t.Errorf("run 5: %v, want the fault of one of its texts", err)
+	}
+	if _, err := f.Run(t.Context(), b); err != nil || f.Runs() != 6 {
+		t.Errorf("run %d: %v, want none in run 6", f.Runs(), err)
+	}
 }
 
 func TestEmbedder(t *testing.T) {

@@ -94,7 +94,7 @@ func folders(t *testing.T) []string {
 // load opens and prepares a folder and loads its graph, until the end of the test.
 func load(t *testing.T, rt *onnx.Runtime, dir string) (*model.Model, *onnx.Session) {
 	t.Helper()
-	m, err := model.Open(dir, nil)
+	m, err := model.Open(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

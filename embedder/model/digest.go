@@ -1,10 +1,10 @@
 package model
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -20,23 +20,17 @@ type File struct {
 	modified time.Time // together with Size, tells whether the file was replaced since
 }
 
-// digest reads a file through SHA-256, about a second per gigabyte, without keeping it.
-func digest(d folder, name string) (File, error) {
-	f, err := os.Open(d.path(name))
+// digest returns the digest of a file, which is read unless it is known.
+func (m *Model) digest(ctx context.Context, d folder, name string) (File, error) {
+	info, err := os.Stat(d.path(name))
 	if err != nil {
 		return File{}, fmt.Errorf("%s: %w", name, plain(err))
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return File{}, fmt.Errorf("%s: %w", name, plain(err))
-	}
-	h := sha256.New()
-	n, err := io.Copy(h, f)
+	got, err := m.known.Of(ctx, d.path(name))
 	if err != nil {
 		return File{}, fmt.Errorf("reading %s: %w", name, plain(err))
 	}
-	return File{Name: name, Size: n, SHA256: hex.EncodeToString(h.Sum(nil)), modified: info.ModTime()}, nil
+	return File{Name: name, Size: got.Size, SHA256: got.SHA256, modified: info.ModTime()}, nil
 }
 
 // unchanged reports whether f still has the size and time it had when it was digested.

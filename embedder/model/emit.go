@@ -8,7 +8,7 @@ import (
 	"path"
 	"path/filepath"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
 )
 

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
 )
 

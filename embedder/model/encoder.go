@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 )
 
 // An encoder is the graph of a BERT, RoBERTa or XLM-RoBERTa as it is being emitted: nodes, and beside them

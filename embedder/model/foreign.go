@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 )
 
 // foreignGraph is a graph that somebody exported. Nothing of it is changed but the outputs: nodes are put

@@ -6,7 +6,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 )
 
 const (

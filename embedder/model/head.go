@@ -3,7 +3,7 @@ package model
 import (
 	"math"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/onnxpb"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 )
 
 // A head is what happens to the token vectors: pooling, if any is left to do, and normalisation.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/internal/fingerprint"
 )
 
 // Overrides replace what a folder says. The zero value replaces nothing.
@@ -19,6 +20,13 @@ type Overrides struct {
 	MaxTokens      int     // special tokens included; 0 follows the folder
 	QueryPrompt    *string // nil follows the folder
 	DocumentPrompt *string // nil follows the folder
+}
+
+// Options are how a folder is opened. The zero value and nil take it as it is.
+type Options struct {
+	Overrides
+	// Digests knows the digests of files that have not changed since they were read. nil reads every file.
+	Digests *fingerprint.Digests
 }
 
 // A Model is an opened folder. Its fields are to be read only.
@@ -44,6 +52,7 @@ type Model struct {
 	Files    []File   // that the model was made from, each with its digest
 	Warnings []string // what a person should know but nothing fails for, one line each
 
+	known          *fingerprint.Digests
 	net            network
 	source         source
 	weightFiles    []File
@@ -58,20 +67,20 @@ type source interface {
 }
 
 // Open reads the Hugging Face folder dir. It reads every file that the model is made from once, for the
-// digests, and none of the weights into memory. An error is one line that names the folder, the file and
-// what is wrong with it.
-func Open(dir string, o *Overrides) (*Model, error) {
+// digests, unless these are known, and none of the weights into memory. An error is one line that names the
+// folder, the file and what is wrong with it.
+func Open(ctx context.Context, dir string, o *Options) (*Model, error) {
 	if o == nil {
-		o = &Overrides{}
+		o = &Options{}
 	}
-	m, err := open(dir, o)
+	m, err := open(ctx, dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("opening model folder %s: %w", dir, err)
 	}
 	return m, nil
 }
 
-func open(dir string, o *Overrides) (*Model, error) {
+func open(ctx context.Context, dir string, o *Options) (*Model, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -87,18 +96,18 @@ func open(dir string, o *Overrides) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{Dir: abs, TokenizerDir: d.path(l.transformer)}
+	m := &Model{Dir: abs, TokenizerDir: d.path(l.transformer), known: o.Digests}
 	c, err := m.readNetwork(d, l.transformer)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.setHead(l, o); err != nil {
+	if err := m.setHead(l, &o.Overrides); err != nil {
 		return nil, err
 	}
-	if err := m.setText(d, l, c, o); err != nil {
+	if err := m.setText(d, l, c, &o.Overrides); err != nil {
 		return nil, err
 	}
-	return m, m.readFiles(d, l)
+	return m, m.readFiles(ctx, d, l)
 }
 
 // readNetwork reads config.json and finds the weights or the graph.
@@ -271,14 +280,14 @@ func (m *Model) setMaxTokens(sc sentenceConfig, from string, tc tokenizerConfig,
 }
 
 // readFiles digests the files.
-func (m *Model) readFiles(d folder, l layout) (err error) {
+func (m *Model) readFiles(ctx context.Context, d folder, l layout) (err error) {
 	add := func(names []string) (files []File) {
 		for _, name := range names {
 			if err != nil {
 				return nil
 			}
 			var f File
-			f, err = digest(d, name)
+			f, err = m.digest(ctx, d, name)
 			files = append(files, f)
 		}
 		m.Files = append(m.Files, files...)

@@ -91,7 +91,10 @@ func cut(file string, bytes int64) edit {
 
 func mustOpen(t *testing.T, dir string, o *Overrides) *Model {
 	t.Helper()
-	m, err := Open(dir, o)
+	if o == nil {
+		o = &Overrides{}
+	}
+	m, err := Open(t.Context(), dir, &Options{Overrides: *o})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +163,7 @@ func TestOpenOverrides(t *testing.T) {
 		`pooling mode "median" is unknown`:                              {Pooling: Pooling{"median"}},
 		`pooling mode "mean" is named twice`:                            {Pooling: Pooling{Mean, Mean}},
 	} {
-		if _, err := Open("testdata/bert-mean", &o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Open(t.Context(), "testdata/bert-mean", &Options{Overrides: o}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
@@ -190,7 +193,7 @@ func TestOpenDigests(t *testing.T) {
 func TestOpenSubfolder(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Shared(t, "data", "tokenizers", "kr-sbert-v40k-modeldir")
-	if _, err := Open(dir, nil); err == nil || !strings.Contains(err.Error(), "0_Transformer/model.safetensors is missing") {
+	if _, err := Open(t.Context(), dir, nil); err == nil || !strings.Contains(err.Error(), "0_Transformer/model.safetensors is missing") {
 		t.Errorf("error %v, want one that names the missing weights", err)
 	}
 	moved := copyOf(t, "variants/bert-all", func(t *testing.T, dir string) {

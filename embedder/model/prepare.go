@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 
 	"github.com/embedfleet/embedfleet/internal/filelock"
+	"github.com/embedfleet/embedfleet/internal/fingerprint"
 )
 
 const (
 	manifestFile = "manifest.json"
 
 	// layoutVersion is raised whenever the files of a prepared folder change while the vectors don't.
-	layoutVersion = 1
+	layoutVersion = 2
 )
 
 // Prepared is a folder with a graph that is ready to load.
@@ -31,8 +32,8 @@ type Prepared struct {
 
 // manifest is manifest.json: what a prepared folder must hold to be reused.
 type manifest struct {
-	Key   string           `json:"key"`
-	Files map[string]int64 `json:"files"` // sizes in bytes
+	Key   string                        `json:"key"`
+	Files map[string]fingerprint.Digest `json:"files"` // without stamps: those are the host's
 }
 
 // WriteGraph writes the graph to dir, which must exist: [GraphFile] and its data files beside it. After an
@@ -65,7 +66,7 @@ func (m *Model) Prepare(ctx context.Context, cacheDir string) (p Prepared, err e
 	dir := filepath.Join(root, key)
 	p = Prepared{Dir: dir, Graph: filepath.Join(dir, GraphFile), Key: key, TokenTypes: m.source.tokenTypes(), Reused: true}
 	// The usual case, without a lock: a folder has this name only if it was complete.
-	if complete(dir, key) {
+	if m.complete(ctx, dir, key) {
 		return p, nil
 	}
 	if err := os.MkdirAll(root, 0o755); err != nil {
@@ -76,7 +77,7 @@ func (m *Model) Prepare(ctx context.Context, cacheDir string) (p Prepared, err e
 		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
 	}
 	defer finish(&err, lock.Remove) // a cache holds nothing but models
-	if complete(dir, key) {         // somebody else wrote it while we waited
+	if m.complete(ctx, dir, key) {  // somebody else wrote it while we waited
 		return p, nil
 	}
 	if err := m.writePrepared(ctx, dir, key); err != nil {
@@ -104,7 +105,7 @@ func (m *Model) writePrepared(ctx context.Context, dir, key string) (err error) 
 		return err
 	}
 	// The manifest names every file, so a folder that lost one later is noticed and made anew.
-	if err := writeManifest(partial, key); err != nil {
+	if err := m.writeManifest(ctx, partial, key); err != nil {
 		return fmt.Errorf("writing %s: %w", manifestFile, err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -121,24 +122,24 @@ func (m *Model) writePrepared(ctx context.Context, dir, key string) (err error) 
 }
 
 // writeManifest records the files of dir.
-func writeManifest(dir, key string) error {
-	m := manifest{Key: key, Files: make(map[string]int64)}
+func (m *Model) writeManifest(ctx context.Context, dir, key string) error {
+	list := manifest{Key: key, Files: make(map[string]fingerprint.Digest)}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		info, err := entry.Info()
+		got, err := (*fingerprint.Digests)(nil).Of(ctx, path)
 		if err != nil {
 			return err
 		}
 		name, err := filepath.Rel(dir, path)
-		m.Files[filepath.ToSlash(name)] = info.Size()
+		list.Files[filepath.ToSlash(name)] = fingerprint.Digest{Size: got.Size, SHA256: got.SHA256}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	raw, err := json.MarshalIndent(m, "", "  ")
+	raw, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -148,20 +149,23 @@ func writeManifest(dir, key string) error {
 	return syncDir(dir)
 }
 
-// complete reports whether dir holds what its manifest says, by size: the content was on the disk before
-// the folder got its name, and reading it again would take as long as writing it.
-func complete(dir, key string) bool {
+// complete reports whether dir holds, byte for byte, what its manifest says. A file whose digest is known is
+// not read again.
+func (m *Model) complete(ctx context.Context, dir, key string) bool {
 	raw, err := os.ReadFile(filepath.Join(dir, manifestFile))
 	if err != nil {
 		return false
 	}
-	var m manifest
-	if json.Unmarshal(raw, &m) != nil || m.Key != key || len(m.Files) == 0 {
+	var list manifest
+	if json.Unmarshal(raw, &list) != nil || list.Key != key || len(list.Files) == 0 {
 		return false
 	}
-	for name, size := range m.Files {
-		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
-		if err != nil || info.Size() != size {
+	for name, want := range list.Files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if info, err := os.Stat(path); err != nil || info.Size() != want.Size {
+			return false
+		}
+		if got, err := m.known.Of(ctx, path); err != nil || got.SHA256 != want.SHA256 {
 			return false
 		}
 	}

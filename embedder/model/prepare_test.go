@@ -79,6 +79,8 @@ func TestPrepareDamaged(t *testing.T) {
 	for name, e := range map[string]edit{
 		"no graph":        remove(GraphFile),
 		"cut data":        cut(dataFile, 1),
+		"flipped bit":     flip(dataFile, 100),
+		"other graph":     flip(GraphFile, 20),
 		"no manifest":     remove(manifestFile),
 		"broken manifest": write(manifestFile, "{"),
 		"other key":       set(manifestFile, map[string]any{"key": "x"}),
@@ -91,7 +93,7 @@ func TestPrepareDamaged(t *testing.T) {
 		whole := read(t, p.Graph)
 		e(t, p.Dir)
 		p, err = m.Prepare(t.Context(), cache)
-		if err != nil || p.Reused || read(t, p.Graph) != whole || !complete(p.Dir, p.Key) {
+		if err != nil || p.Reused || read(t, p.Graph) != whole || !m.complete(t.Context(), p.Dir, p.Key) {
 			t.Errorf("%s: %+v, %v: want the folder written anew", name, p, err)
 		}
 	}
@@ -193,7 +195,7 @@ func TestPrepareTogether(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if !complete(p.Dir, p.Key) {
+			if !m.complete(t.Context(), p.Dir, p.Key) {
 				t.Error("got a folder that is not complete")
 			}
 			if !p.Reused {

@@ -70,7 +70,7 @@ func TestOpenRefuses(t *testing.T) {
 // refused demands an error that names the folder and contains want, in one line.
 func refused(t *testing.T, dir, want string) {
 	t.Helper()
-	_, err := Open(dir, nil)
+	_, err := Open(t.Context(), dir, nil)
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want one with %q", err, want)
 		return

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 )
 
@@ -38,18 +39,25 @@ func TestReadGraphForeign(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			ins, outs, err := readGraph(f)
-			if got := names(ins) + " > " + names(outs); err != nil || got != want {
-				t.Errorf("%q, %v; want %q", got, err, want)
+			info, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := onnxpb.Scan(f, info.Size())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := names(g.Inputs) + " > " + names(g.Outputs); got != want {
+				t.Errorf("%q, want %q", got, want)
 			}
 		})
 	}
 }
 
-func names(ports []port) string {
+func names(ports []onnxpb.Value) string {
 	var all []string
 	for _, p := range ports {
-		all = append(all, p.name)
+		all = append(all, p.Name)
 	}
 	return strings.Join(all, " ")
 }

@@ -10,10 +10,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/cpu"
+
+	"github.com/embedfleet/embedfleet/internal/fingerprint"
 )
 
 const (
@@ -48,7 +49,7 @@ type manifest struct {
 type fileInfo struct {
 	Size   int64  `json:"size"`
 	Digest string `json:"digest"`          // see digestFile
-	Stamp  string `json:"stamp,omitempty"` // see stampOf; of the file that has this digest
+	Stamp  string `json:"stamp,omitempty"` // see package fingerprint; of the file that has this digest
 }
 
 // Key names everything outside the model that a prepared graph depends on, fit for a file's name: the
@@ -122,7 +123,7 @@ func (m *manifest) verifyFile(dir, name string, want fileInfo) error {
 	if err != nil {
 		return err
 	}
-	if stat.Size() == want.Size && want.Stamp != "" && want.Stamp == stampOf(stat) {
+	if stat.Size() == want.Size && want.Stamp != "" && want.Stamp == fingerprint.Stamp(stat) {
 		return nil
 	}
 	got, err := digestFile(path)
@@ -221,10 +222,7 @@ func digestFile(path string) (fileInfo, error) {
 	for _, sum := range sums {
 		whole.Write(sum[:])
 	}
-	info := fileInfo{Size: stat.Size(), Digest: hex.EncodeToString(whole.Sum(nil))}
 	// The stamp is older than the digest: a write in between shows as another stamp.
-	if changed, ok := changeTime(stat); ok && time.Since(changed) > clockTick {
-		info.Stamp = stampOf(stat)
-	}
+	info := fileInfo{Size: stat.Size(), Digest: hex.EncodeToString(whole.Sum(nil)), Stamp: fingerprint.Lasting(stat)}
 	return info, nil
 }

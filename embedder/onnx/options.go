@@ -26,7 +26,11 @@ type Options struct {
 	// thread beat one of two by 5-40 % on short texts.
 	Threads int
 
-	// Prepared is where [Runtime.Prepack] wrote this graph. The zero value loads the plain graph.
+	// Device is where the graph runs. The zero value is the processor.
+	Device Device
+
+	// Prepared is where [Runtime.Prepack] wrote this graph, for the processor. The zero value loads the plain
+	// graph.
 	Prepared Prepared
 }
 
@@ -52,6 +56,8 @@ func (o Options) validate() error {
 		return fmt.Errorf("dimension %d, want at least 1", o.Dim)
 	case o.Threads < 0:
 		return fmt.Errorf("%d threads, want at least 1", o.Threads)
+	case o.Device.Accelerated() && o.Prepared != Prepared{}:
+		return fmt.Errorf("a graph prepared for the processor on device %s, want the plain one", o.Device)
 	}
 	return nil
 }

@@ -92,6 +92,7 @@ func (rt *Runtime) Close() error {
 		return fmt.Errorf("ending the onnx runtime: %w", err)
 	}
 	rt.closed = true
+	trim()
 	return nil
 }
 

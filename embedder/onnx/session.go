@@ -12,7 +12,7 @@ import (
 	ort "github.com/yalue/onnxruntime_go"
 )
 
-// A Session is a loaded graph. It implements [embedder.Model].
+// A Session is a loaded graph. It implements [embedder.Model] and [embedder.Measurer].
 type Session struct {
 	rt       *Runtime
 	opts     Options
@@ -69,6 +69,9 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 		return err
 	}
 	defer so.Destroy()
+	if err := s.opts.Device.attach(so); err != nil {
+		return err
+	}
 	start := time.Now()
 	path := graphPath
 	if s.opts.Prepared.Dir != "" {
@@ -86,7 +89,7 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 	if err != nil {
 		return err
 	}
-	s.rt.log.Info("session opened", "graph", path, "prepared", s.prepared, "dim", s.opts.Dim, "threads", s.opts.Threads, "dur", time.Since(start))
+	s.rt.log.Info("session opened", "graph", path, "prepared", s.prepared, "dim", s.opts.Dim, "threads", s.opts.Threads, "device", s.opts.Device.String(), "dur", time.Since(start))
 	return nil
 }
 
@@ -97,7 +100,8 @@ func (s *Session) Dim() int { return s.opts.Dim }
 func (s *Session) Prepared() bool { return s.prepared }
 
 // Run embeds the rows of b; see [embedder.Model]. The vectors of one call share one block of memory.
-// Errors: a row outside the model's tables, [embedder.ErrClosed], ctx's cause, or the runtime's own.
+// Errors: a row outside the model's tables, [embedder.ErrClosed], ctx's cause, [embedder.ErrDeviceMemory], or
+// the runtime's own.
 func (s *Session) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, error) {
 	if err := s.opts.check(b); err != nil {
 		return nil, err
@@ -135,10 +139,14 @@ func (s *Session) call(ctx context.Context, t *tensors) error {
 	if runErr != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if runErr != nil {
+	switch {
+	case runErr == nil:
+		return destroyErr
+	case outOfMemory(runErr):
+		return fmt.Errorf("running the graph: %w: %w", embedder.ErrDeviceMemory, runErr)
+	default:
 		return fmt.Errorf("running the graph: %w", runErr)
 	}
-	return destroyErr
 }
 
 // terminateOnDone raises the terminate flag of ro when ctx ends. After the returned function has returned,
@@ -168,6 +176,7 @@ func (s *Session) Close() error {
 	err := s.native.Destroy()
 	s.native = nil
 	s.rt.release()
+	trim()
 	if err != nil {
 		return fmt.Errorf("freeing the session: %w", err)
 	}

@@ -267,7 +267,7 @@ func TestOpenRefuses(t *testing.T) {
 		want string
 	}{
 		{"no file", graphPath(t, "none.onnx"), counts, "none.onnx"},
-		{"garbage", garbage, counts, "not an ONNX model"},
+		{"garbage", garbage, counts, "which ONNX has none of"},
 		{"an input it can't feed", graphPath(t, "positions.onnx"), counts, `input "position_ids" is none of`},
 		{"float ids", graphPath(t, "floats.onnx"), counts, "want int64"},
 		{"an output per token", graphPath(t, "unpooled.onnx"), counts, "3 axes"},

@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
+	"path/filepath"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/embedfleet/embedfleet/embedder"
@@ -18,6 +20,7 @@ import (
 	"github.com/embedfleet/embedfleet/embedder/onnx"
 	"github.com/embedfleet/embedfleet/embedder/tokenizer"
 	"github.com/embedfleet/embedfleet/hub"
+	"github.com/embedfleet/embedfleet/internal/fingerprint"
 	"github.com/embedfleet/embedfleet/vector"
 )
 
@@ -32,6 +35,23 @@ type Settings struct {
 	// NoPrepack loads the plain graph: slower to boot and not shared between processes, but a fraction of
 	// the disk.
 	NoPrepack bool
+	// Devices are tried in order until one serves: cpu, cuda or cuda:N. None means cpu.
+	Devices []string
+	// Stage is told how far a load is, by the loading goroutine; nil: nobody asks.
+	Stage func(Stage)
+}
+
+// A Stage is a part of a load: fetching, checking (what the folder holds), preparing (compiling and
+// prepacking the graph, once per host), loading or warming.
+type Stage struct {
+	Name        string
+	Done, Total int64 // bytes, while fetching
+}
+
+func (set *Settings) stage(name string) {
+	if set.Stage != nil {
+		set.Stage(Stage{Name: name})
+	}
 }
 
 // A Source loads one model. It is the environment of what it loaded: closed after the engine, it ends the
@@ -44,12 +64,17 @@ type Source struct {
 	Model   *model.Model
 	Space   vector.Space
 	Version string // of ONNX Runtime
+	// Prepared is the folder of the graph that was loaded: prepacked, or plain where that was asked for.
+	Prepared string
 
+	digests *fingerprint.Digests
 	runtime *onnx.Runtime // nil before Load
 }
 
 // NewSource returns a source of the model that set names.
-func NewSource(log *slog.Logger, set Settings) *Source { return &Source{log: log, set: set} }
+func NewSource(log *slog.Logger, set Settings) *Source {
+	return &Source{log: log, set: set, digests: fingerprint.OpenDigests(filepath.Join(set.Cache, "digests.json"))}
+}
 
 // ErrFetch is wrapped when a repository could not be fetched: unlike a folder that can't be loaded, that may
 // go better the next time.
@@ -77,7 +102,7 @@ func Folder(ctx context.Context, log *slog.Logger, name string, opts hub.Options
 		opts.Revision = revision
 	}
 	opts.Logger = log
-	opts.Progress = reporter(log)
+	opts.Progress = reporter(log, opts.Progress)
 	snapshot, err := hub.Fetch(ctx, repo, &opts)
 	if err != nil {
 		return "", fmt.Errorf("%w %s: %w", ErrFetch, repo, err)
@@ -86,10 +111,13 @@ func Folder(ctx context.Context, log *slog.Logger, name string, opts hub.Options
 	return snapshot.Dir, nil
 }
 
-// reporter logs a fetch's progress every few seconds.
-func reporter(log *slog.Logger) func(hub.Progress) {
+// reporter logs a fetch's progress every few seconds and hands all of it on to next, if there is one.
+func reporter(log *slog.Logger, next func(hub.Progress)) func(hub.Progress) {
 	var last time.Time
 	return func(p hub.Progress) {
+		if next != nil {
+			next(p)
+		}
 		if now := time.Now(); now.Sub(last) > 5*time.Second {
 			last = now
 			log.Info("fetching the model", "file", p.File, "megabytes", p.Done>>20, "of", p.Total>>20)
@@ -97,88 +125,163 @@ func reporter(log *slog.Logger) func(hub.Progress) {
 	}
 }
 
-// Load loads the model and warms it up; it is an [embedder.Loader]. Its steps are logged as parts of the
-// start-up; none of them runs at another time. An error leaves nothing open.
+// Load loads the model on a device and warms it up; it is an [embedder.Loader]. Its steps are logged as parts
+// of the start-up; none of them runs at another time. An error leaves nothing open, not even the runtime:
+// the next device's attempt finds the process as it was.
 func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, err error) {
-	if device != "cpu" {
-		return nil, fmt.Errorf("device %q is not supported, want cpu", device)
+	on, err := onnx.ParseDevice(device)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Close(); err != nil { // of an earlier load, whose engine is gone
+		return nil, err
 	}
 	begun := time.Now()
-	m, tok, err := s.read(ctx)
+	m, err := s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := m.Prepare(ctx, s.set.Cache)
-	if err != nil {
-		return nil, err
-	}
-	s.log.Info("loading at start-up: graph ready", "dir", prepared.Dir, "reused", prepared.Reused, "dur", time.Since(begun))
-	if s.runtime, err = onnx.Init(s.set.Library, s.log); err != nil {
-		return nil, err
-	}
-	session, err := s.open(ctx, m, tok, prepared)
+	session, tok, err := s.openBoth(ctx, m, on)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	major, _, _ := strings.Cut(s.runtime.Version(), ".")
-	s.Model, s.Version, s.Space = m, s.runtime.Version(), m.Space(model.Runtime{Name: "ort" + major})
+	s.Model, s.Version, s.Space = m, s.runtime.Version(), m.Space(model.Runtime{Name: "ort" + major, Provider: on.Class()})
 	e, err := embedder.NewEngine(session, tok, embedder.Settings{
 		MaxTokens: m.MaxTokens, QueryPrompt: m.Prompts.Query, DocumentPrompt: m.Prompts.Document,
 		Lowercase: m.Lowercase, Unit: m.Normalize, Space: s.Space,
-	}, &s.set.Options)
+	}, s.options(on))
 	if err != nil {
 		return nil, errors.Join(err, session.Close(), s.Close())
 	}
-	if err := s.warm(ctx, e); err != nil {
+	s.set.stage("warming")
+	if err := s.warm(ctx, e, on); err != nil {
 		return nil, errors.Join(fmt.Errorf("warming up: %w", err), e.Close(ctx), s.Close())
 	}
+	// What parsing has left, several times what is kept, would stay with this process for ever.
+	debug.FreeOSMemory()
 	s.log.Info("loading at start-up: done", "model", s.set.Model, "space", s.Space.Short(), "dim", e.Dim(), "max_tokens", m.MaxTokens,
 		"runtime", s.Version, "prepacked", session.Prepared(), "dur", time.Since(begun))
 	return e, nil
 }
 
 // read finds the folder, fetching it if need be, and opens what is in it.
-func (s *Source) read(ctx context.Context) (*model.Model, *tokenizer.Tokenizer, error) {
-	dir, err := Folder(ctx, s.log, s.set.Model, s.set.Hub)
-	if err != nil {
-		return nil, nil, err
+func (s *Source) read(ctx context.Context) (*model.Model, error) {
+	opts := s.set.Hub
+	if told := s.set.Stage; told != nil {
+		opts.Progress = func(p hub.Progress) { told(Stage{"fetching", p.Done, p.Total}) }
 	}
-	m, err := model.Open(dir, &s.set.Overrides)
+	s.set.stage("checking") // whether there is anything to fetch; then what was fetched
+	dir, err := Folder(ctx, s.log, s.set.Model, opts)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	s.set.stage("checking")
+	m, err := model.Open(ctx, dir, &model.Options{Overrides: s.set.Overrides, Digests: s.digests})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range m.Warnings {
+		s.log.Warn("model folder", "dir", dir, "what", w)
+	}
+	return m, nil
+}
+
+// openBoth opens the session while another core parses the tokenizer's file, which takes as long. If one of
+// them fails, the other one is given up, and neither is left open.
+func (s *Source) openBoth(ctx context.Context, m *model.Model, on onnx.Device) (*onnx.Session, *tokenizer.Tokenizer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		tok     *tokenizer.Tokenizer
+		broken  error
+		parsing sync.WaitGroup
+	)
+	parsing.Go(func() {
+		if tok, broken = s.tokenizer(m); broken != nil {
+			cancel(broken)
+		}
+	})
+	session, err := s.session(ctx, m, on, func() int {
+		parsing.Wait()
+		if broken != nil {
+			return 0
+		}
+		return tok.VocabSize()
+	})
+	parsing.Wait()
+	if broken != nil {
+		if session != nil {
+			broken = errors.Join(broken, session.Close())
+		}
+		return nil, nil, broken
+	}
+	return session, tok, err
+}
+
+// tokenizer opens the tokenizer and checks it against the weights.
+func (s *Source) tokenizer(m *model.Model) (*tokenizer.Tokenizer, error) {
 	tok, err := tokenizer.Open(m.TokenizerDir)
 	if err == nil && m.VocabSize > 0 {
 		err = tok.CheckTable(m.VocabSize)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening model folder %s: %w", dir, err)
+		return nil, fmt.Errorf("opening model folder %s: %w", m.Dir, err)
 	}
-	for _, w := range slices.Concat(m.Warnings, tok.Warnings()) {
-		s.log.Warn("model folder", "dir", dir, "what", w)
+	for _, w := range tok.Warnings() {
+		s.log.Warn("model folder", "dir", m.Dir, "what", w)
 	}
-	return m, tok, nil
+	return tok, nil
 }
 
-// open creates the session, prepacked if that is wanted and possible.
-func (s *Source) open(ctx context.Context, m *model.Model, tok *tokenizer.Tokenizer, p model.Prepared) (*onnx.Session, error) {
-	vocabulary := m.VocabSize
-	if vocabulary == 0 {
-		vocabulary = tok.VocabSize()
+// session makes the graph ready, starts the runtime and creates the session, prepacked if that is wanted and
+// possible. The tokenizer's vocabulary is asked for where the weights don't tell theirs.
+func (s *Source) session(ctx context.Context, m *model.Model, on onnx.Device, vocabulary func() int) (*onnx.Session, error) {
+	s.set.stage("preparing")
+	begun := time.Now()
+	p, err := m.Prepare(ctx, s.set.Cache)
+	if err != nil {
+		return nil, err
 	}
-	opts := onnx.Options{VocabSize: vocabulary, MaxTokens: m.MaxTokens, PadID: int32(m.PadID), Dim: m.Dim}
-	if !s.set.NoPrepack {
+	if err := s.digests.Save(); err != nil {
+		s.log.Warn("files will be read again at the next start", "err", err)
+	}
+	s.log.Info("loading at start-up: graph ready", "dir", p.Dir, "reused", p.Reused, "dur", time.Since(begun))
+	if s.runtime, err = onnx.Init(s.set.Library, s.log); err != nil {
+		return nil, err
+	}
+	s.Prepared = p.Dir
+	opts := onnx.Options{VocabSize: m.VocabSize, MaxTokens: m.MaxTokens, PadID: int32(m.PadID), Dim: m.Dim, Device: on}
+	if m.VocabSize == 0 {
+		opts.VocabSize = vocabulary()
+	}
+	if !s.set.NoPrepack && !on.Accelerated() {
 		opts.Prepared = onnx.Prepared{Dir: p.Dir + "-" + s.runtime.Key(), Source: p.Key}
 		if err := s.runtime.Prepack(ctx, p.Graph, opts.Output, opts.Prepared); err != nil {
 			return nil, err
 		}
+		s.Prepared = opts.Prepared.Dir
 	}
+	s.set.stage("loading")
 	return s.runtime.Open(ctx, p.Graph, opts)
 }
 
-// warm runs the longest text the model reads and a short one, so that memory is taken once, in its largest
-// shape, and the first task pays for nothing.
-func (s *Source) warm(ctx context.Context, e *embedder.Engine) error {
+// options are the engine's on a device: an accelerator runs one call at a time.
+func (s *Source) options(on onnx.Device) *embedder.Options {
+	o := s.set.Options
+	if on.Accelerated() {
+		o.Runners, o.QueryRunners = 1, -1
+	}
+	return &o
+}
+
+// warm runs the longest text the model reads and a short one, so that memory is taken once, and the first
+// task pays for nothing. On an accelerator it runs the largest batch: if its memory is too small, that must
+// show now, while another device can still serve.
+func (s *Source) warm(ctx context.Context, e *embedder.Engine, on onnx.Device) error {
+	if on.Accelerated() {
+		return e.Warm(ctx)
+	}
 	longest := strings.Repeat("a ", s.Model.MaxTokens)
 	for _, text := range []string{longest, "a"} {
 		if _, err := e.EmbedText(ctx, text); err != nil {
@@ -188,12 +291,17 @@ func (s *Source) warm(ctx context.Context, e *embedder.Engine) error {
 	return nil
 }
 
-// Close ends the runtime. Every engine must be closed before. Closing what loaded nothing is harmless.
+// Close ends the runtime. Every engine must be closed before. Closing what loaded nothing is harmless, and
+// after it another load may begin.
 func (s *Source) Close() error {
 	if s.runtime == nil {
 		return nil
 	}
-	return s.runtime.Close()
+	if err := s.runtime.Close(); err != nil {
+		return err
+	}
+	s.runtime = nil
+	return nil
 }
 
 // An Engine is a loaded model with its source, for commands that embed and end.
@@ -202,14 +310,28 @@ type Engine struct {
 	*Source
 }
 
-// Open loads the model on the processor.
+// Open loads the model on the first device of the settings that serves.
 func Open(ctx context.Context, log *slog.Logger, set Settings) (*Engine, error) {
 	s := NewSource(log, set)
-	e, err := s.Load(ctx, "cpu")
-	if err != nil {
-		return nil, err
+	devices := set.Devices
+	if len(devices) == 0 {
+		devices = []string{"cpu"}
 	}
-	return &Engine{e, s}, nil
+	var errs []error
+	for i, device := range devices {
+		e, err := s.Load(ctx, device)
+		if err == nil {
+			return &Engine{e, s}, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+		if i+1 < len(devices) {
+			log.Warn("device does not serve", "device", device, "err", err)
+		}
+	}
+	return nil, errors.Join(errs...)
 }
 
 // Close ends the engine and then the runtime under it. Texts inside are waited for until ctx ends; then

@@ -1,4 +1,4 @@
-package onnx
+package fingerprint
 
 import (
 	"io/fs"
@@ -12,5 +12,5 @@ func changeTime(info fs.FileInfo) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return time.Unix(stat.Ctimespec.Unix()), true
+	return time.Unix(stat.Ctim.Unix()), true
 }
