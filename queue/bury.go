@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,6 +16,9 @@ import (
 
 //go:embed bury.lua
 var buryLua string
+
+//go:embed carry.lua
+var carryLua string
 
 //go:embed leave.lua
 var leaveLua string
@@ -35,13 +39,14 @@ const (
 // new lane before it leaves the old one, which may be another hash slot; whoever repeats this after a
 // crash in between finds it attached there.
 func (l laneSweep) convict(ctx context.Context, id string) error {
-	fields, err := l.rdb.HMGet(ctx, l.keys.task(id), "msg", "crashes", "charged").Result()
+	fields, err := l.rdb.HMGet(ctx, l.keys.task(id), "msg", "crashes", "charged", "version").Result()
 	if err != nil {
 		return err
 	}
 	raw, _ := fields[0].(string)
 	crashes, _ := fields[1].(string)
 	worker, _ := fields[2].(string)
+	version, _ := fields[3].(string)
 	poison := func(m *message, format string, args ...any) error {
 		return l.buryPoison(ctx, m, worker, fmt.Sprintf(format, args...))
 	}
@@ -53,7 +58,8 @@ func (l laneSweep) convict(ctx context.Context, id string) error {
 		return poison(msg, "it crashed its worker %s times, the last time alone", crashes)
 	}
 	moved := tasks.Task{ID: id, Kind: tasks.Kind(msg.Type), Model: l.model, Lane: tasks.Quarantine,
-		Payload: msg.Payload, Timeout: max(msg.Timeout, time.Second), Expires: msg.Expires}
+		Payload: msg.Payload, Timeout: max(msg.Timeout, time.Second), Expires: msg.Expires, Trace: msg.Trace}
+	moved.Version, _ = strconv.ParseInt(version, 10, 64) // 0 where it has none
 	receipts, err := l.client.Enqueue(ctx, []tasks.Task{moved})
 	if err != nil {
 		return err
@@ -62,7 +68,8 @@ func (l laneSweep) convict(ctx context.Context, id string) error {
 		return poison(msg, "it crashed workers, and can't go to quarantine: %v", receipts[0].Err)
 	}
 	// Its past goes with it. Of an older task in the way it is the same past.
-	if err := l.rdb.HSet(ctx, keysOf(l.model, tasks.Quarantine).task(id), "crashes", crashes).Err(); err != nil {
+	hash := keysOf(l.model, tasks.Quarantine).task(receipts[0].ID)
+	if err := l.carry.Run(ctx, l.rdb, []string{hash}, crashes).Err(); err != nil {
 		return err
 	}
 	l.log.Warn("task goes to quarantine", "task", id, "crashes", crashes)

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,13 @@ const (
 	callTasks = 100
 
 	defaultMaxRetry = 25
+
+	// A document's text that runs while it is sent again, in a newer version, follows itself under an id with
+	// this mark; so may that one, maxFollowers times.
+	followMark   = "+"
+	maxFollowers = 4
+	// running is the script's word for it. No caller sees it.
+	running State = "running"
 )
 
 // ErrInvalid is wrapped by the error of a task that no queue can carry. Trying again is no use.
@@ -32,7 +40,7 @@ type State string
 // The states of a receipt. All but Full, Refused and Unknown are success for the producer.
 const (
 	Enqueued State = "enqueued" // new
-	Attached State = "attached" // the same task waits or runs already
+	Attached State = "attached" // the same task waits or runs already, in this version if it is the newest
 	Done     State = "done"     // the same task was done a short while ago
 	Rerun    State = "rerun"    // the same task had failed for good and is tried again; its dead letter is gone
 	Repaired State = "repaired" // a left-over of the same task was in the way and was replaced
@@ -99,6 +107,10 @@ func insider(rdb redis.UniversalClient) *Client {
 // Enqueue hands tasks to their lanes and returns one receipt per task, in the tasks' order. Tasks travel
 // in chunks of one round trip each; the order within a lane is the tasks' order.
 //
+// The same text of a document may be sent again in a newer version, since another text may have been sent in
+// between: if it waits, it waits in that version; if it runs, it is enqueued once more, under an id that only
+// its receipt tells. A worker that finds the text's vectors stored has little to do.
+//
 // A task that can't be enqueued, or finds no room, is refused on its own receipt and stops nobody else. The error is non-nil
 // only if Redis failed: then it says how many were accepted, the receipts of the rest say Unknown, and
 // enqueuing everything again is safe, since ids decide.
@@ -108,14 +120,14 @@ func (c *Client) Enqueue(ctx context.Context, list []tasks.Task) ([]Receipt, err
 		receipts[i] = Receipt{ID: t.ID, Model: t.Model, Lane: t.Lane, State: Unknown}
 	}
 	b := &bulk{client: c, tasks: list, receipts: receipts}
-	err := b.run(ctx)
+	err := errors.Join(b.run(ctx), b.receive(ctx))
 	if err == nil {
 		return receipts, nil
 	}
 	accepted := 0
 	for i := range receipts {
-		if receipts[i].State == Unknown {
-			receipts[i].Err = err
+		if receipts[i].State == Unknown || receipts[i].State == running {
+			receipts[i].State, receipts[i].Err = Unknown, err
 		} else if receipts[i].State.Accepted() {
 			accepted++
 		}
@@ -123,192 +135,26 @@ func (c *Client) Enqueue(ctx context.Context, list []tasks.Task) ([]Receipt, err
 	return receipts, fmt.Errorf("enqueuing tasks: %d of %d accepted: %w", accepted, len(list), err)
 }
 
-// A bulk is one call of Enqueue under way.
-type bulk struct {
-	client   *Client
-	tasks    []tasks.Task
-	receipts []Receipt // beside tasks
-
-	room  map[string]int64      // how many may wait, 0 for any number, by queue name
-	full  map[string]*FullError // of the lanes that take nobody now, by queue name
-	chunk []*group
-	open  map[string]*group // of chunk, those with room, by queue name
-	count int               // tasks in chunk
-	bytes int               // of their messages
-}
-
-// A group is a few tasks of one lane, for one run of the script.
-type group struct {
-	call
-	indexes []int // of its tasks
-}
-
-func (b *bulk) run(ctx context.Context) error {
-	if err := b.register(ctx); err != nil {
-		return err
-	}
-	b.open = map[string]*group{}
-	for i, t := range b.tasks {
-		msg, err := b.client.message(t)
-		if err != nil {
-			b.receipts[i].State, b.receipts[i].Err = Refused, err
-			continue
-		}
-		if full := b.full[queueName(t.Model, t.Lane)]; full != nil {
-			b.receipts[i].State, b.receipts[i].Err = Full, full
-			continue
-		}
-		b.add(i, msg)
-		if b.count == chunkTasks || b.bytes >= chunkBytes {
-			if err := b.flush(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	if err := b.flush(ctx); err != nil {
-		return err
-	}
-	if err := b.revive(ctx); err != nil {
-		return fmt.Errorf("dropping the dead letters of tasks that were enqueued: %w", err)
-	}
-	return nil
-}
-
-// register names the queues in asynq's registry: every time, for the set may be lost while the tasks are
-// not (T8), and once per call costs nothing. It also learns what room they have.
-func (b *bulk) register(ctx context.Context) error {
-	b.room, b.full = map[string]int64{}, map[string]*FullError{}
-	var names []any
-	for _, t := range b.tasks {
-		name := queueName(t.Model, t.Lane)
-		if _, seen := b.room[name]; seen || checkLane(t.Model, t.Lane) != nil {
-			continue
-		}
-		names = append(names, name)
-		b.room[name] = 0
-		if b.client.gauge != nil {
-			b.room[name], b.full[name] = b.client.gauge.room(ctx, t.Model, t.Lane)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	return b.client.rdb.SAdd(ctx, registryKey, names...).Err()
-}
-
-// revive drops the dead letters that tasks of this call have in other lanes than the one they entered, where
-// the script has seen to it: whoever is enqueued again is not dead. It costs one small read per model while
-// nobody is dead.
-func (b *bulk) revive(ctx context.Context) error {
-	entered := map[string]map[tasks.Lane][]string{} // model -> lane -> ids
-	for _, r := range b.receipts {
-		if r.State != Enqueued && r.State != Rerun && r.State != Repaired {
-			continue
-		}
-		if entered[r.Model] == nil {
-			entered[r.Model] = map[tasks.Lane][]string{}
-		}
-		entered[r.Model][r.Lane] = append(entered[r.Model][r.Lane], r.ID)
-	}
-	dead := NewDead(b.client.rdb)
-	for model, ids := range entered {
-		lanes, err := dead.lanes(ctx, model)
-		if err != nil {
-			return err
-		}
-		for _, lane := range lanes {
-			for other, list := range ids {
-				if other == lane {
-					continue
-				}
-				if _, err := dead.forget(ctx, keysOf(model, lane), list); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func (b *bulk) add(i int, msg []byte) {
-	t := b.tasks[i]
-	k := keysOf(t.Model, t.Lane)
-	g := b.open[string(k)]
-	if g == nil || len(g.indexes) == callTasks {
-		g = &group{call: call{
-			keys: []string{k.pending(), k.active(), k.lease(), k.scheduled(), k.retry(), k.archived(), k.completed(),
-				k.dead(), k.causes(), k.cancelled(), k.counts()},
-			args: []any{time.Now().UnixNano(), k.letters(), b.room[queueName(t.Model, t.Lane)]},
-		}}
-		b.open[string(k)] = g
-		b.chunk = append(b.chunk, g)
-	}
-	g.keys = append(g.keys, k.task(t.ID))
-	g.args = append(g.args, t.ID, msg)
-	g.indexes = append(g.indexes, i)
-	b.count++
-	b.bytes += len(msg)
-}
-
-// flush sends the open chunk. It fills the receipts of what Redis answered also when it fails.
-func (b *bulk) flush(ctx context.Context) error {
-	calls := make([]*call, len(b.chunk))
-	for i, g := range b.chunk {
-		calls[i] = &g.call
-	}
-	err := b.client.enqueue.runAll(ctx, b.client.rdb, calls)
-	for _, g := range b.chunk {
-		answers, callErr := g.cmd.StringSlice()
-		if callErr != nil && err == nil {
-			err = callErr
-		}
-		for n, answer := range answers {
-			b.receipts[g.indexes[n]].State = State(answer)
-		}
-		b.explain(g)
-	}
-	b.chunk, b.count, b.bytes = nil, 0, 0
-	clear(b.open)
-	return err
-}
-
-// explain adds to the receipts of tasks that found no room when there may be some.
-func (b *bulk) explain(g *group) {
-	var refused []int
-	for _, i := range g.indexes {
-		if b.receipts[i].State == Full {
-			refused = append(refused, i)
-		}
-	}
-	if len(refused) == 0 {
-		return
-	}
-	t := b.tasks[refused[0]]
-	err := b.client.gauge.full(t.Model, t.Lane, b.room[queueName(t.Model, t.Lane)], int64(len(b.tasks)))
-	for _, i := range refused {
-		b.receipts[i].Err = err
-	}
-}
-
 // message returns the wire form of t as asynq's own client would write it, never a unique lock (T15).
-func (c *Client) message(t tasks.Task) ([]byte, error) {
-	if err := checkTask(t); err != nil {
+func (c *Client) message(t tasks.Task, to *destination) ([]byte, error) {
+	if err := cmp.Or(checkTask(t), to.err); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	m := message{
 		Type:      string(t.Kind),
 		Payload:   t.Payload,
 		ID:        t.ID,
-		Queue:     queueName(t.Model, t.Lane),
+		Queue:     to.name,
 		Retry:     c.maxRetry,
 		Timeout:   t.Timeout,
 		Retention: c.retention,
 		Expires:   t.Expires,
+		Trace:     t.Trace,
 	}
 	return m.append(make([]byte, 0, len(t.Payload)+256)), nil
 }
 
-// checkTask reports what of a task's envelope asynq would take silently and wrongly.
+// checkTask reports what of a task's envelope asynq would take silently and wrongly, the lane apart.
 func checkTask(t tasks.Task) error {
 	switch {
 	// asynq can't decode a message with broken UTF-8: the task would stay active for ever.
@@ -316,9 +162,11 @@ func checkTask(t tasks.Task) error {
 		return fmt.Errorf("its id is %q, want a name in UTF-8", t.ID)
 	case t.Kind == "" || !utf8.ValidString(string(t.Kind)):
 		return fmt.Errorf("its kind is %q, want a name in UTF-8", t.Kind)
+	case !utf8.ValidString(t.Trace):
+		return fmt.Errorf("its trace is %q, want a traceparent", t.Trace)
 	case t.Timeout < time.Second || t.Timeout%time.Second != 0:
 		// asynq cuts fractions off, and reads 0 as half an hour (T13).
 		return fmt.Errorf("its timeout is %v, want whole seconds, at least 1 s", t.Timeout)
 	}
-	return checkLane(t.Model, t.Lane)
+	return nil
 }

@@ -43,6 +43,13 @@ func (c Conn) Client() redis.UniversalClient {
 	return redis.NewUniversalClient(&opts)
 }
 
+// WithPool returns c with room for size connections of a client to each server; who waits for answers holds one.
+// By default there are ten per core.
+func (c Conn) WithPool(size int) Conn {
+	c.opts.PoolSize = size
+	return c
+}
+
 // String returns the address with every password replaced by "***".
 func (c Conn) String() string { return c.text }
 

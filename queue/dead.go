@@ -80,7 +80,7 @@ func NewDead(rdb redis.UniversalClient) *Dead {
 // Letters that come or go meanwhile may be missed.
 func (d *Dead) List(ctx context.Context, model string, f DeadFilter, limit int) ([]Letter, error) {
 	var list []Letter
-	err := d.each(ctx, model, f, func(l Letter) bool {
+	err := d.each(ctx, model, f, limit, func(l Letter) bool {
 		if len(list) < limit {
 			list = append(list, l)
 		}
@@ -89,15 +89,16 @@ func (d *Dead) List(ctx context.Context, model string, f DeadFilter, limit int) 
 	return list, err
 }
 
-// each calls yield for every letter that f wants until it returns false.
-func (d *Dead) each(ctx context.Context, model string, f DeadFilter, yield func(Letter) bool) error {
+// each calls yield for every letter that f wants until it returns false. The first page is as long as what
+// the caller expects to need; all others are full.
+func (d *Dead) each(ctx context.Context, model string, f DeadFilter, first int, yield func(Letter) bool) error {
 	for _, lane := range f.lanes() {
 		if err := checkLane(model, lane); err != nil {
 			return fmt.Errorf("reading dead letters: %w", err)
 		}
-		for page := *f.window(); ; page.Offset += letterPage {
-			page.Count = letterPage
-			ids, err := d.rdb.ZRevRangeByScore(ctx, keysOf(model, lane).dead(), &page).Result()
+		pages := letterPages{rdb: d.rdb, key: keysOf(model, lane).dead(), at: *f.window()}
+		for size := min(max(first, 1), letterPage); !pages.end; size = letterPage {
+			ids, err := pages.next(ctx, size)
 			if err != nil {
 				return fmt.Errorf("reading dead letters: %w", err)
 			}
@@ -110,12 +111,45 @@ func (d *Dead) each(ctx context.Context, model string, f DeadFilter, yield func(
 					return nil
 				}
 			}
-			if len(ids) < letterPage {
-				break
-			}
 		}
 	}
 	return nil
+}
+
+// letterPages walks through an index of letters, the latest first. It remembers the time it has come to and not
+// a position: a position costs Redis as many steps as it is high, for each page anew.
+type letterPages struct {
+	rdb redis.UniversalClient
+	key string
+	at  redis.ZRangeBy // Offset counts those of time Max that were seen
+	end bool
+}
+
+// next returns the ids of the next letters, at most size.
+func (p *letterPages) next(ctx context.Context, size int) ([]string, error) {
+	p.at.Count = int64(size)
+	page, err := p.rdb.ZRevRangeByScoreWithScores(ctx, p.key, &p.at).Result()
+	if err != nil {
+		return nil, err
+	}
+	p.end = len(page) < size
+	ids := make([]string, len(page))
+	seen := int64(0) // of the last one's time
+	for i, z := range page {
+		ids[i], _ = z.Member.(string)
+		if seen++; i > 0 && z.Score != page[i-1].Score {
+			seen = 1
+		}
+	}
+	if len(page) == 0 {
+		return nil, nil
+	}
+	last := strconv.FormatFloat(page[len(page)-1].Score, 'f', -1, 64)
+	if last == p.at.Max {
+		seen += p.at.Offset
+	}
+	p.at.Max, p.at.Offset = last, seen
+	return ids, nil
 }
 
 // read returns the letters of ids that are there.
@@ -290,7 +324,7 @@ func (d *Dead) Drop(ctx context.Context, model string, f DeadFilter) (int, error
 // the first call, since do changes what is there.
 func (d *Dead) batches(ctx context.Context, model string, f DeadFilter, do func(lane tasks.Lane, chosen int, ids []string) error) error {
 	chosen, byLane := 0, map[tasks.Lane][]string{}
-	err := d.each(ctx, model, f, func(l Letter) bool {
+	err := d.each(ctx, model, f, letterPage, func(l Letter) bool {
 		byLane[l.Lane] = append(byLane[l.Lane], l.ID)
 		chosen++
 		return true

@@ -21,7 +21,15 @@
 //	asynq:queues                        SET   every queue; refreshed by clients and servers (T8)
 //	asynq:{embed:<alias>:<lane>}:...    asynq 0.26's own layout
 //	embedfleet:workers                  ZSET  worker id -> Unix time at which its entry lapses
-//	embedfleet:worker:<id>              HASH  what the worker says of itself, TTL [WorkerTTL]
+//	embedfleet:worker:<id>              HASH  what the worker says of itself, TTL [WorkerTTL]: model, state,
+//	                                          host, pid, and all of it in entry, JSON of [Worker]
+//	embedfleet:lost:<id>                the process that noted the worker's end, TTL 2 h
+//	embedfleet:events                   STREAM what changed lately, at most [MaxEvents]: what, who, model, about, text
+//	embedfleet:settings:revision        counter of the orders given to workers, see [Control]
+//	embedfleet:settings:model:<alias>   HASH  orders for every worker of a model: concurrency, max_access,
+//	                                          access_timeout, each "<revision> <value>"; by
+//	embedfleet:settings:worker:<id>     HASH  the same for one worker, and drain; TTL 1 h, kept while it lives
+//	asynq:{embed:<alias>:<lane>}:pending is also a channel, on which producers announce new tasks
 //	embedfleet:calls:<id>               HASH  tasks inside a native call of the worker, see [Calls], TTL 1 h
 //
 // The keys of our own beside a lane's are in its hash slot; <lane> is {embed:<alias>:<lane>}, with the braces.
@@ -35,7 +43,7 @@
 //
 // A task's hash has fields that asynq does not know: "crashes", how often a worker died with the task inside
 // a native call, and "charged", the worker of the last time; "first", "code" and "worker" of its failures;
-// "buried", when its dead letter was written.
+// "buried", when its dead letter was written; "version", of the document in its message.
 //
 // # How a task dies
 //

@@ -2,85 +2,123 @@
 -- asynq's own enqueue where there is no earlier one.
 --
 -- KEYS  1 pending  2 active  3 lease  4 scheduled  5 retry  6 archived  7 completed  8 dead  9 causes
---       10 cancelled  11 counts  12... task hashes
+--       10 cancelled  11 counts
 -- ARGV  1 now, Unix nanoseconds  2 prefix of the letters, which share the slot of the keys
---       3 how many may wait, 0 for any number
---       then for each task its id and its message
--- Returns one word for each task:
+--       3 how many may wait, 0 for any number  4 prefix of the task hashes, likewise
+--       then for each task its id, its message and its version, '0' for none
+-- Returns the number of a task, from 0, and a word, for each task but those of the first word:
 --   enqueued  it is new
---   attached  it waits or runs already
+--   attached  it waits or runs already; while it waits, a newer version takes the place of its message
+--   running   it runs already in an older version: the caller gives the newer one an id of its own
 --   done      it was done a short while ago and is still remembered
 --   rerun     it had failed for good and gets a new life; its dead letter is gone
 --   full      there is no room for it, nothing was done
 --   repaired  its hash was left over without a place in any list, and was replaced
+local call = redis.call
 local fresh = {} -- ids of this call, which are in no list until the end
 
 -- Whether a list holds the id. LPOS reads the whole list, so a long one is trusted: fsck looks at those.
 local function listed(key, id)
-	return redis.call('LLEN', key) > 1000 or redis.call('LPOS', key, id)
+	return call('LLEN', key) > 1000 or call('LPOS', key, id)
 end
 
--- What to do about a hash that exists already. All but 'rerun' and 'repaired' leave it as it is.
-local function judge(hash, id)
-	if fresh[id] then
-		return 'attached'
+-- Whether version a is above b. They are 64-bit numbers, which Lua's can't hold, so their digits are compared.
+local function above(a, b)
+	b = b or '0'
+	if #a ~= #b then
+		return #a > #b
 	end
-	if redis.call('ZSCORE', KEYS[6], id) then
+	return a > b
+end
+
+-- A newer version of a task that waits: the last one that a producer sent must be the last one stored, also
+-- if another text of the document was sent in between.
+local function renew(hash, msg, version)
+	call('HSET', hash, 'msg', msg, 'version', version)
+	return 'attached'
+end
+
+-- What to do about a hash that exists already. 'rerun', 'repaired' and 'enqueued' put another in its place.
+local function judge(hash, id, msg, version)
+	local known = call('HMGET', hash, 'state', 'version')
+	local state, newer = known[1], above(version, known[2])
+	if fresh[id] then
+		return newer and renew(hash, msg, version) or 'attached'
+	end
+	if call('ZSCORE', KEYS[6], id) then
 		-- Also when the state says otherwise: asynq's archive can fail half-way (T6).
-		redis.call('ZREM', KEYS[6], id)
+		call('ZREM', KEYS[6], id)
 		return 'rerun'
 	end
-	local state = redis.call('HGET', hash, 'state')
-	if state == 'completed' and redis.call('ZSCORE', KEYS[7], id) then
+	if state == 'completed' and call('ZSCORE', KEYS[7], id) then
+		if newer then
+			call('ZREM', KEYS[7], id)
+			return 'enqueued'
+		end
 		return 'done'
 	end
-	if state == 'scheduled' and redis.call('ZSCORE', KEYS[4], id)
-		or state == 'retry' and redis.call('ZSCORE', KEYS[5], id)
-		or state == 'pending' and listed(KEYS[1], id)
-		or state == 'active' and (redis.call('ZSCORE', KEYS[3], id) or listed(KEYS[2], id)) then
-		return 'attached'
+	if state == 'scheduled' and call('ZSCORE', KEYS[4], id)
+		or state == 'retry' and call('ZSCORE', KEYS[5], id)
+		or state == 'pending' and listed(KEYS[1], id) then
+		return newer and renew(hash, msg, version) or 'attached'
+	end
+	if state == 'active' and (call('ZSCORE', KEYS[3], id) or listed(KEYS[2], id)) then
+		return newer and 'running' or 'attached'
 	end
 	return 'repaired'
 end
 
-local answers, ids = {}, {}
-local letters = redis.call('EXISTS', KEYS[8]) == 1 -- saves a look per task
-local cancelled = redis.call('EXISTS', KEYS[10]) == 1
+-- Puts a task into the lane under a hash that is free.
+local letters = call('EXISTS', KEYS[8]) == 1 -- saves a look per task
+local ids, count = {}, 0
+local function put(hash, id, msg, version)
+	if version == '0' then
+		call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1])
+	else
+		call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1], 'version', version)
+	end
+	count = count + 1
+	fresh[id], ids[count] = true, id
+	return letters and forget(KEYS[8], KEYS[9], ARGV[2] .. id, id)
+end
+
+local puts = { enqueued = true, rerun = true, repaired = true } -- answers that write the task
+local answers = {}
+local cancelled = call('EXISTS', KEYS[10]) == 1
 local room = tonumber(ARGV[3])
-room = room > 0 and room - redis.call('LLEN', KEYS[1]) or math.huge
+room = room > 0 and room - call('LLEN', KEYS[1]) or math.huge
 local attached = 0
-for i = 12, #KEYS do
-	local n = 4 + 2 * (i - 12)
-	local hash, id, msg = KEYS[i], ARGV[n], ARGV[n + 1]
+for i = 5, #ARGV, 3 do
+	local id, msg, version = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+	local hash = ARGV[4] .. id
 	local answer = 'enqueued'
-	if redis.call('EXISTS', hash) == 1 then
-		answer = judge(hash, id)
-		if answer == 'rerun' or answer == 'repaired' then
-			redis.call('DEL', hash)
+	if call('EXISTS', hash) == 1 then
+		answer = judge(hash, id, msg, version)
+		if puts[answer] then
+			call('DEL', hash)
 		end
-	elseif #ids >= room then
+	elseif count >= room then
 		answer = 'full'
 	end
-	if answer ~= 'attached' and answer ~= 'done' and answer ~= 'full' then
-		redis.call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1])
-		fresh[id] = true
-		ids[#ids + 1] = id
-		if letters and forget(KEYS[8], KEYS[9], ARGV[2] .. id, id) then
-			answer = 'rerun'
-		end
+	if puts[answer] and put(hash, id, msg, version) then
+		answer = 'rerun'
 	end
 	if cancelled and answer ~= 'full' then
-		redis.call('ZREM', KEYS[10], id) -- somebody wants it again
+		call('ZREM', KEYS[10], id) -- somebody wants it again
 	end
 	if answer == 'attached' or answer == 'done' then
 		attached = attached + 1
 	end
-	answers[i - 11] = answer
+	if answer ~= 'enqueued' then
+		answers[#answers + 1] = (i - 5) / 3
+		answers[#answers + 1] = answer
+	end
 end
 if attached > 0 then
-	redis.call('HINCRBY', KEYS[11], 'duplicates', attached)
+	call('HINCRBY', KEYS[11], 'duplicates', attached)
 end
-if #ids > 0 then
-	redis.call('LPUSH', KEYS[1], unpack(ids))
+if count > 0 then
+	call('LPUSH', KEYS[1], unpack(ids))
+	redis.pcall('PUBLISH', KEYS[1], '') -- wakes the servers; who may not publish is heard a little later
 end
 return answers

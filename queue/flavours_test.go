@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -98,6 +99,83 @@ func wait(ctx context.Context, t *testing.T, c *Client, receipts []Receipt) []Fa
 			t.Fatalf("waiting: %v", err)
 		}
 	}
+}
+
+// flavours are the servers that must do, and how each says what it is.
+var flavours = []struct{ name, version string }{
+	{"Redis 6.2", "Redis server v=6.2."}, // the oldest with all commands that asynq needs
+	{"Redis 7", "Redis server v=7."},
+	{"Redis 8", "Redis server v=8."},
+	{"Valkey", "Valkey server v="},
+	{"KeyDB", "KeyDB server v="},
+}
+
+// onServers are the tests of this package that talk to a real server.
+const onServers = "^Test(Acks|Archive|Asynq[SU]|Cluster|Enqueue|Events|EveryTask|Followers|Fsck|FullRedis|LaneLimit|Letter|" +
+	"MaintenanceOn|ManyLetters|Newer|Replayed|Sentinel|Shared|Status|Trim|Unasked)"
+
+// TestFlavours runs the tests that need a server on every other server that this machine has: those in PATH, and
+// those in the cache's folder redis, one folder for each. What it has not is named. The builds there may lack TLS.
+func TestFlavours(t *testing.T) {
+	if os.Getenv("REDIS_SERVER") != "" {
+		t.Skip("REDIS_SERVER names the one server to test on")
+	}
+	servers := localServers(t)
+	for _, f := range flavours {
+		t.Run(f.name, func(t *testing.T) {
+			var bin string
+			for path, version := range servers {
+				if strings.HasPrefix(version, f.version) {
+					bin = path
+				}
+			}
+			if bin == "" {
+				t.Skipf("no server that says %q, neither in PATH nor in the cache", f.version)
+			}
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.short", "-test.run", onServers, "-test.v", "-test.timeout", "5m")
+			cmd.Env = append(os.Environ(), "REDIS_SERVER="+bin)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", servers[bin], err, out)
+			}
+			passed := strings.Count("\n"+string(out), "\n--- PASS: ")
+			if passed < 20 {
+				t.Errorf("%s: only %d tests ran", servers[bin], passed)
+			}
+			version, _, _ := strings.Cut(servers[bin], " sha")
+			t.Logf("%s: %d tests passed", version, passed)
+		})
+	}
+}
+
+// localServers returns the servers of this machine, with what they say of themselves.
+func localServers(t *testing.T) map[string]string {
+	t.Helper()
+	var paths []string
+	for _, name := range []string{"redis-server", "valkey-server", "keydb-server"} {
+		if path, err := exec.LookPath(name); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	cache := os.Getenv("EMBEDFLEET_CACHE")
+	if cache == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache = filepath.Join(base, "embedfleet")
+	}
+	found, _ := filepath.Glob(filepath.Join(cache, "redis", "*", "*-server")) // the pattern is valid
+	servers := map[string]string{}
+	for _, path := range append(paths, found...) {
+		out, err := exec.CommandContext(t.Context(), path, "--version").Output()
+		if err != nil {
+			t.Logf("%s does not run here: %v", filepath.Base(path), err)
+			continue
+		}
+		servers[path] = string(out)
+	}
+	return servers
 }
 
 // An ACL user who may touch our keys only, over TLS with a certificate of a private authority.

@@ -46,9 +46,10 @@ const (
 	LetterNoHash   Fault = "letter_without_hash"  // in the index of the dead letters, and nothing behind it
 	LetterNoIndex  Fault = "letter_without_index" // a dead letter that no list shows
 	CausesMiscount Fault = "causes_miscount"      // the histogram of causes does not add up
+	StaleProcess   Fault = "stale_process"        // asynq's registries name a process that was killed (T27)
 )
 
-// A Finding is what [Fsck] found of one fault in one lane.
+// A Finding is what [Fsck] found of one fault in one lane, or, without model and lane, beside the lanes.
 type Finding struct {
 	Fault    Fault      `json:"fault"`
 	Model    string     `json:"model"`
@@ -87,6 +88,9 @@ func Fsck(ctx context.Context, rdb redis.UniversalClient, opts *FsckOptions) ([]
 		if err := l.check(ctx); err != nil {
 			return f.findings, fmt.Errorf("checking lane %s of %s: %w", lane, model, err)
 		}
+	}
+	if err := f.checkProcesses(ctx); err != nil {
+		return f.findings, fmt.Errorf("checking asynq's registries of processes: %w", err)
 	}
 	return f.findings, nil
 }

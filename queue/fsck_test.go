@@ -48,6 +48,23 @@ var planted = []struct {
 	{Junk, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
 		rdb.HSet(ctx, k.task("t1"), "msg", "\xff\xff")
 	}, "dead"},
+	{Junk, func(ctx context.Context, rdb *redis.Client, k laneKeys) { // T35: it would stop asynq's recovery of all queues
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.LPush(ctx, k.active(), "t1")
+		rdb.ZAdd(ctx, k.lease(), redis.Z{Score: 1, Member: "t1"})
+		rdb.HSet(ctx, k.task("t1"), "msg", "\xff\xff", "state", "active")
+	}, "dead"},
+	{NoHash, func(ctx context.Context, rdb *redis.Client, k laneKeys) { // T34: evicted under a worker
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.LPush(ctx, k.active(), "t1")
+		rdb.ZAdd(ctx, k.lease(), redis.Z{Score: 1, Member: "t1"})
+		rdb.Del(ctx, k.task("t1"))
+	}, ""},
+	{NoHash, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+		rdb.LRem(ctx, k.pending(), 0, "t1")
+		rdb.ZAdd(ctx, k.retry(), redis.Z{Score: 4e9, Member: "t1"})
+		rdb.Del(ctx, k.task("t1"))
+	}, ""},
 	{Misplaced, func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.LPush(ctx, k.pending(), "t1") }, "pending"},
 	{Misplaced, func(ctx context.Context, rdb *redis.Client, k laneKeys) {
 		rdb.ZAdd(ctx, k.retry(), redis.Z{Score: 4e9, Member: "t1"})
@@ -114,6 +131,33 @@ func TestFsck(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Processes that were killed stay in asynq's registries of servers and workers, which only their own end would
+// have emptied (T27). Those that live are left alone.
+func TestFsckStaleProcesses(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	now := float64(time.Now().Unix())
+	for _, key := range processKeys {
+		rdb.ZAdd(t.Context(), key, redis.Z{Score: now + 10, Member: "alive"}, redis.Z{Score: now - 20, Member: "late"},
+			redis.Z{Score: now - 7200, Member: "killed"}, redis.Z{Score: now - 9000, Member: "killed before"})
+	}
+	for i, want := range []Finding{
+		{Fault: StaleProcess, Count: 6, Examples: []string{"killed", "killed", "killed"}},
+		{Fault: StaleProcess, Count: 6, Repaired: 6, Examples: []string{"killed", "killed", "killed"}},
+		{},
+	} {
+		findings, err := Fsck(t.Context(), rdb, &FsckOptions{Repair: i > 0})
+		if err != nil || len(findings) > 1 || len(findings) == 1 && fmt.Sprint(findings[0]) != fmt.Sprint(want) || len(findings) == 0 && want.Count > 0 {
+			t.Errorf("look %d: %+v, %v, want %+v", i, findings, err, want)
+		}
+	}
+	for _, key := range processKeys {
+		if left := rdb.ZRange(t.Context(), key, 0, -1).Val(); fmt.Sprint(left) != "[late alive]" {
+			t.Errorf("%s holds %q", key, left)
+		}
 	}
 }
 

@@ -7,9 +7,45 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
+
+// processKeys are asynq's registries of its processes, by when each entry lapses. asynq reads past lapsed ones and
+// removes them only in order: one is left of each process that was killed.
+var processKeys = [...]string{"asynq:servers", "asynq:workers", "asynq:schedulers"}
+
+// staleAfter is how long an entry must have lapsed: asynq renews each every 5 s, and clocks differ.
+const staleAfter = time.Hour
+
+// checkProcesses reports entries of processes that are gone.
+func (f *fsck) checkProcesses(ctx context.Context) error {
+	finding := Finding{Fault: StaleProcess}
+	limit := strconv.FormatInt(time.Now().Add(-staleAfter).Unix(), 10)
+	for _, key := range processKeys {
+		stale, err := f.rdb.ZRangeByScore(ctx, key, &redis.ZRangeBy{Min: "-inf", Max: limit}).Result()
+		if err != nil {
+			return err
+		}
+		finding.Count += len(stale)
+		if len(stale) > 0 && len(finding.Examples) < findingExamples {
+			finding.Examples = append(finding.Examples, stale[len(stale)-1])
+		}
+		if !f.repair || len(stale) == 0 {
+			continue
+		}
+		n, err := f.rdb.ZRemRangeByScore(ctx, key, "-inf", limit).Result()
+		if err != nil {
+			return err
+		}
+		finding.Repaired += int(n)
+	}
+	if finding.Count > 0 {
+		f.findings = append(f.findings, finding)
+	}
+	return nil
+}
 
 // checkRest looks at what is not a task: registry, archive, locks, dead letters.
 func (l *laneCheck) checkRest(ctx context.Context) error {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,11 +14,13 @@ import (
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
+//go:embed lane.lua
+var laneLua string
+
 // bytesPerToken turns bytes of payload into tokens, for an estimate of work.
 const bytesPerToken = 4
 
-// A LaneStatus is how one lane of one model stands. The counts are read in one round trip but not in one
-// transaction: a task that moves meanwhile may be counted twice or not at all.
+// A LaneStatus is how one lane of one model stands at one moment: a lane's numbers are read by one script.
 type LaneStatus struct {
 	Model     string
 	Lane      tasks.Lane
@@ -32,6 +35,8 @@ type LaneStatus struct {
 	// that need not run because the same one waited, ran, or was just done.
 	Crashes    int64
 	Duplicates int64
+	// Processed only grows: runs of tasks that ended, in success or failure.
+	Processed int64
 	// Bytes is about how many bytes of tasks wait, by the sizes of some of them; Tokens is what that is in
 	// work, at four bytes a token: rough, but it grows with the texts, which a number of tasks does not.
 	Bytes  int64
@@ -39,18 +44,23 @@ type LaneStatus struct {
 	// OldestPending is how long the longest waiting task has waited, 0 if none does. It is a lower bound
 	// after a shutdown: tasks that were given back carry no time.
 	OldestPending time.Duration
+	// Pace is how fast this goes, as far as the looks before this one tell.
+	Pace
 }
 
 // Lanes shows and steers the lanes. It reads the keys themselves: asynq's own QueueInfo fails on one
 // missing hash, on hosted Redis, and asks for memory sizes (T9).
+//
+// Whoever keeps a Lanes and looks at it now and then learns how fast the lanes are drained, see [Pace].
 type Lanes struct {
-	rdb    redis.UniversalClient
-	cancel script
+	rdb          redis.UniversalClient
+	cancel, look script
+	paces        paces
 }
 
 // NewLanes returns a view of the lanes. The Redis client is the caller's.
 func NewLanes(rdb redis.UniversalClient) *Lanes {
-	return &Lanes{rdb: rdb, cancel: newScript(cancelLua)}
+	return &Lanes{rdb: rdb, cancel: newScript(cancelLua), look: newScript(laneLua)}
 }
 
 // Status returns every lane of the models given and of all models that asynq's registry names, sorted by
@@ -63,30 +73,64 @@ func (l *Lanes) Status(ctx context.Context, models ...string) ([]LaneStatus, err
 	}
 	models = append(slices.Clone(models), known...)
 	slices.Sort(models)
-	var reads []*laneRead
-	pipe := l.rdb.Pipeline()
+	var list []LaneStatus
+	var calls []*call
 	for _, model := range slices.Compact(models) {
 		for _, lane := range tasks.Lanes {
 			if err := checkLane(model, lane); err != nil {
 				return nil, fmt.Errorf("reading the lanes: %w", err)
 			}
-			reads = append(reads, readLane(ctx, pipe, model, lane))
+			list = append(list, LaneStatus{Model: model, Lane: lane})
+			calls = append(calls, lookAt(keysOf(model, lane)))
 		}
 	}
-	if len(reads) == 0 {
-		return nil, nil
-	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+	if err := l.look.runAll(ctx, l.rdb, calls); err != nil {
 		return nil, fmt.Errorf("reading the lanes: %w", err)
 	}
-	if err := l.ages(ctx, reads); err != nil {
-		return nil, fmt.Errorf("reading the age of the oldest tasks: %w", err)
+	for i := range list {
+		values, err := calls[i].cmd.StringSlice()
+		if err == nil {
+			err = list[i].read(values)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading lane %s of %s: %w", list[i].Lane, list[i].Model, err)
+		}
 	}
-	list := make([]LaneStatus, len(reads))
-	for i, r := range reads {
-		list[i] = r.status()
-	}
+	l.paces.see(time.Now(), list)
 	return list, nil
+}
+
+// lookAt is the call of the script for one lane.
+func lookAt(k laneKeys) *call {
+	return &call{
+		keys: []string{k.pending(), k.active(), k.scheduled(), k.retry(), k.archived(), k.paused(), k.dead(), k.counts(), k.processed()},
+		args: []any{k.tasks(), sampleTasks},
+	}
+}
+
+// read fills in what the script answered.
+func (s *LaneStatus) read(values []string) error {
+	var now, archived, paused, since, bytes, looked int64
+	fields := []*int64{&now, &s.Pending, &s.Active, &s.Scheduled, &s.Retry, &s.RetryDue, &archived, &s.Dead, &paused,
+		&s.Crashes, &s.Duplicates, &s.Processed, &since, &bytes, &looked}
+	if len(values) != len(fields) {
+		return fmt.Errorf("%d numbers, want %d", len(values), len(fields))
+	}
+	for i, value := range values {
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return fmt.Errorf("its number %d: %w", i, err)
+		}
+		*fields[i] = n
+	}
+	s.Dead += archived // for two seconds, see Maintenance
+	s.Paused = paused > 0
+	s.Bytes = bytes / max(1, looked) * s.Pending
+	s.Tokens = s.Bytes / bytesPerToken
+	if since > 0 {
+		s.OldestPending = max(0, time.UnixMicro(now).Sub(time.Unix(0, since)))
+	}
+	return nil
 }
 
 // Models returns the aliases of the registry, sorted.
@@ -103,104 +147,6 @@ func (l *Lanes) Models(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(models)
 	return slices.Compact(models), nil
-}
-
-// A laneRead is one lane's commands in a pipeline.
-type laneRead struct {
-	model                                  string
-	lane                                   tasks.Lane
-	pending, active, scheduled, retry, off *redis.IntCmd
-	dead, archived                         *redis.IntCmd
-	due                                    *redis.IntCmd
-	oldest                                 *redis.StringCmd
-	counts                                 *redis.SliceCmd
-	sample                                 [2]*redis.StringSliceCmd // the newest and the oldest ids
-	size                                   int64                    // mean bytes of these
-	age                                    time.Duration
-}
-
-func readLane(ctx context.Context, pipe redis.Pipeliner, model string, lane tasks.Lane) *laneRead {
-	k := keysOf(model, lane)
-	return &laneRead{
-		model:     model,
-		lane:      lane,
-		pending:   pipe.LLen(ctx, k.pending()),
-		active:    pipe.LLen(ctx, k.active()),
-		scheduled: pipe.ZCard(ctx, k.scheduled()),
-		retry:     pipe.ZCard(ctx, k.retry()),
-		dead:      pipe.ZCard(ctx, k.dead()),
-		archived:  pipe.ZCard(ctx, k.archived()),
-		off:       pipe.Exists(ctx, k.paused()),
-		oldest:    pipe.LIndex(ctx, k.pending(), -1),
-		due:       pipe.ZCount(ctx, k.retry(), "-inf", strconv.FormatInt(time.Now().Unix(), 10)),
-		counts:    pipe.HMGet(ctx, k.counts(), "crashes", "duplicates"),
-		sample: [2]*redis.StringSliceCmd{
-			pipe.LRange(ctx, k.pending(), 0, sampleTasks-1), pipe.LRange(ctx, k.pending(), -sampleTasks, -1),
-		},
-	}
-}
-
-// ages asks since when the oldest pending task of each lane waits, by Redis's own clock, and how large some
-// of its tasks are.
-func (l *Lanes) ages(ctx context.Context, reads []*laneRead) error {
-	pipe := l.rdb.Pipeline()
-	now := pipe.Time(ctx)
-	since := make([]*redis.StringCmd, len(reads))
-	sizes := make([][]*redis.IntCmd, len(reads))
-	for i, r := range reads {
-		if id := r.oldest.Val(); id != "" {
-			since[i] = pipe.HGet(ctx, keysOf(r.model, r.lane).task(id), "pending_since")
-		}
-		for _, cmd := range r.sample {
-			for _, id := range cmd.Val() {
-				sizes[i] = append(sizes[i], pipe.HStrLen(ctx, keysOf(r.model, r.lane).task(id), "msg"))
-			}
-		}
-	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return err
-	}
-	for i := range reads {
-		reads[i].size = mean(sizes[i])
-	}
-	for i, cmd := range since {
-		if cmd == nil {
-			continue
-		}
-		if ns, err := strconv.ParseInt(cmd.Val(), 10, 64); err == nil {
-			reads[i].age = max(0, now.Val().Sub(time.Unix(0, ns)))
-		}
-	}
-	return nil
-}
-
-// number reads one of the values of an HMGET, 0 if there is none.
-func number(values []any, i int) int64 {
-	if i >= len(values) {
-		return 0
-	}
-	s, _ := values[i].(string)
-	n, _ := strconv.ParseInt(s, 10, 64)
-	return n
-}
-
-func (r *laneRead) status() LaneStatus {
-	return LaneStatus{
-		Model:         r.model,
-		Lane:          r.lane,
-		Pending:       r.pending.Val(),
-		Active:        r.active.Val(),
-		Scheduled:     r.scheduled.Val(),
-		Retry:         r.retry.Val(),
-		Dead:          r.dead.Val() + r.archived.Val(), // the latter for two seconds, see Maintenance
-		Paused:        r.off.Val() > 0,
-		RetryDue:      r.due.Val(),
-		Crashes:       number(r.counts.Val(), 0),
-		Duplicates:    number(r.counts.Val(), 1),
-		Bytes:         r.size * r.pending.Val(),
-		Tokens:        r.size * r.pending.Val() / bytesPerToken,
-		OldestPending: r.age,
-	}
 }
 
 // Pause keeps workers from taking tasks of a lane, at once and fleet-wide; what runs goes on. Pausing
@@ -239,4 +185,66 @@ func (l *Lanes) Dead(ctx context.Context, model string, lane tasks.Lane, limit i
 		failures[i] = letter.failure()
 	}
 	return failures, nil
+}
+
+// A Lease is a task that a worker has taken, and until when its lease holds unless it is renewed, which
+// living workers do every 5 s.
+type Lease struct {
+	ID    string
+	Lane  tasks.Lane
+	Until time.Time // whole seconds
+}
+
+// Leases returns what the workers of a model have in hand, for who watches a recovery.
+func (l *Lanes) Leases(ctx context.Context, model string) ([]Lease, error) {
+	cmds := make([]*redis.ZSliceCmd, len(tasks.Lanes))
+	_, err := l.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, lane := range tasks.Lanes {
+			cmds[i] = pipe.ZRangeWithScores(ctx, keysOf(model, lane).lease(), 0, -1)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the leases of %s: %w", model, err)
+	}
+	var list []Lease
+	for i, cmd := range cmds {
+		for _, z := range cmd.Val() {
+			id, _ := z.Member.(string)
+			list = append(list, Lease{ID: id, Lane: tasks.Lanes[i], Until: time.Unix(int64(z.Score), 0)})
+		}
+	}
+	return list, nil
+}
+
+// Retrying returns at most limit of a lane's tasks that failed and wait for their next try, the next first.
+func (l *Lanes) Retrying(ctx context.Context, model string, lane tasks.Lane, limit int) ([]Failure, error) {
+	k := keysOf(model, lane)
+	ids, err := l.rdb.ZRange(ctx, k.retry(), 0, int64(limit)-1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the retries of %s: %w", model, err)
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	cmds := make([]*redis.StringCmd, len(ids))
+	_, err = l.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range ids {
+			cmds[i] = pipe.HGet(ctx, k.task(id), "msg")
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("reading the retries of %s: %w", model, err)
+	}
+	var list []Failure
+	for i, cmd := range cmds {
+		if cmd.Err() != nil {
+			continue // it was taken meanwhile
+		}
+		f := failureOf(ids[i], []byte(cmd.Val()))
+		f.Model, f.Lane = model, lane
+		list = append(list, f)
+	}
+	return list, nil
 }

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -161,50 +160,5 @@ func TestEnqueueIsSafeForConcurrentUse(t *testing.T) {
 	wg.Wait()
 	if n := laneStatus(t, rdb)[tasks.Live].Pending; n != int64(len(list)) {
 		t.Errorf("%d pending, want %d", n, len(list))
-	}
-}
-
-func TestWorkers(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		_, rdb := testkit.MiniRedis(t)
-		ws := NewWorkers(rdb)
-		first := Worker{ID: "w1", Model: "m", Space: "abc", State: "loading", Since: time.Now().UTC(), Host: "h", PID: 2,
-			Lanes: []tasks.Lane{tasks.Query, tasks.Live}, Concurrency: 512, Version: "v1"}
-		var mu sync.Mutex
-		current := func() Worker { mu.Lock(); defer mu.Unlock(); return first }
-		changed := make(chan struct{})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- ws.Announce(ctx, testkit.Logger(t), current, changed) }()
-		second := Worker{ID: "w0", Model: "m", Host: "h", PID: 10}
-		if err := ws.Put(t.Context(), second); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		checkWorkers(t, ws, first, second)
-
-		mu.Lock()
-		first.State = "ready"
-		mu.Unlock()
-		changed <- struct{}{}
-		synctest.Wait()
-		checkWorkers(t, ws, first, second)
-
-		time.Sleep(WorkerTTL + time.Second) // the second did not say anything more
-		checkWorkers(t, ws, first)
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Announce: %v", err)
-		}
-		checkWorkers(t, ws)
-	})
-}
-
-func checkWorkers(t *testing.T, ws *Workers, want ...Worker) {
-	t.Helper()
-	got, err := ws.List(t.Context())
-	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}
 }

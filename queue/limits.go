@@ -20,10 +20,12 @@ const (
 	documentMemory = 0.85
 	queryMemory    = 0.95
 
+	// secondLook is how long after the first look at a lane the second one tells its rate.
+	secondLook = 250 * time.Millisecond
 	// gaugeEvery is how often a client looks at what it limits.
 	gaugeEvery = time.Second
 	// sampleTasks is how many tasks at each end of a lane tell the size of all.
-	sampleTasks = 16
+	sampleTasks = 8
 	// The bounds of what is answered as time to wait, and the answer while no rate is known.
 	minRetryAfter = time.Second
 	maxRetryAfter = 5 * time.Minute
@@ -40,15 +42,19 @@ type Limits struct {
 
 // A FullError says that a lane, or Redis itself, has no room for a task now.
 type FullError struct {
-	Model      string
-	Lane       tasks.Lane
-	What       string        // what there is too much of, with its bound
-	RetryAfter time.Duration // by the rate at which the lane is drained; 1 s to 5 min
+	Model string
+	Lane  tasks.Lane
+	What  string        // what there is too much of, with its bound
+	After time.Duration // see RetryAfter
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("lane %s of %s has no room: %s; try again in %v", e.Lane, e.Model, e.What, e.RetryAfter)
+	return fmt.Sprintf("lane %s of %s has no room: %s; try again in %v", e.Lane, e.Model, e.What, e.After)
 }
+
+// RetryAfter is when there is likely to be room: the time in which the lane drains by as much, 1 s to 5 min,
+// or 5 s while nobody knows how fast it drains.
+func (e *FullError) RetryAfter() time.Duration { return e.After }
 
 // Overloaded marks the error for [tasks.Classify].
 func (e *FullError) Overloaded() bool { return true }
@@ -59,6 +65,7 @@ func (e *FullError) Code() string { return "lane_full" }
 // A gauge is what a client knows of the lanes it feeds, at most a second old.
 type gauge struct {
 	rdb    redis.UniversalClient
+	look   script
 	limits Limits
 
 	mu      sync.Mutex
@@ -69,15 +76,13 @@ type gauge struct {
 
 // A laneGauge is one lane's part.
 type laneGauge struct {
-	read      time.Time
-	processed int64
-	rate      float64 // tasks a second that leave the lane, smoothed; 0 while unknown
-	pending   int64
-	size      int64 // mean bytes of a waiting task; 0 while unknown
+	drained drainRate
+	pending int64
+	size    int64 // mean bytes of a waiting task; 0 while unknown
 }
 
 func newGauge(rdb redis.UniversalClient, limits Limits) *gauge {
-	return &gauge{rdb: rdb, limits: limits, lanes: map[string]*laneGauge{}}
+	return &gauge{rdb: rdb, look: newScript(laneLua), limits: limits, lanes: map[string]*laneGauge{}}
 }
 
 // room returns how many tasks may wait in the lane, 0 for any number, or an error if none may enter now. A
@@ -96,7 +101,7 @@ func (g *gauge) room(ctx context.Context, model string, lane tasks.Lane) (int64,
 	}
 	if g.memory > bound {
 		what := fmt.Sprintf("Redis uses %.0f %% of its maxmemory, at most %.0f %% are for this lane", 100*g.memory, 100*bound)
-		return 0, &FullError{Model: model, Lane: lane, What: what, RetryAfter: l.after(l.pending / 10)}
+		return 0, &FullError{Model: model, Lane: lane, What: what, After: l.after(l.pending / 10)}
 	}
 	limit := g.limits.Tasks
 	if lane == tasks.Query {
@@ -105,8 +110,8 @@ func (g *gauge) room(ctx context.Context, model string, lane tasks.Lane) (int64,
 	if limit <= 0 && g.limits.Bytes <= 0 {
 		return 0, nil
 	}
-	if time.Since(l.read) >= gaugeEvery {
-		l.refresh(ctx, g.rdb, keysOf(model, lane))
+	if time.Since(l.drained.at) >= gaugeEvery {
+		l.refresh(ctx, g, model, lane)
 	}
 	if g.limits.Bytes > 0 && l.size > 0 && lane != tasks.Query {
 		byBytes := max(1, g.limits.Bytes/l.size)
@@ -117,12 +122,17 @@ func (g *gauge) room(ctx context.Context, model string, lane tasks.Lane) (int64,
 	return max(0, limit), nil
 }
 
-// full returns the error of tasks that found no room among limit.
-func (g *gauge) full(model string, lane tasks.Lane, limit, refused int64) *FullError {
+// full returns the error of tasks that found no room among limit. A rate takes two looks; where there was one
+// only, as in a command that has just begun, the second is taken here.
+func (g *gauge) full(ctx context.Context, model string, lane tasks.Lane, limit, refused int64) *FullError {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if l := g.lane(model, lane); l.drained.looks < 2 {
+		pause(ctx, secondLook)
+		l.refresh(ctx, g, model, lane)
+	}
 	return &FullError{Model: model, Lane: lane, What: fmt.Sprintf("%d tasks may wait there", limit),
-		RetryAfter: g.lane(model, lane).after(refused)}
+		After: g.lane(model, lane).after(refused)}
 }
 
 // lane returns the lane's gauge. The caller holds the lock.
@@ -136,64 +146,30 @@ func (g *gauge) lane(model string, lane tasks.Lane) *laneGauge {
 	return l
 }
 
-// refresh reads how long the lane is, how large its tasks are, and how fast it is drained.
-func (l *laneGauge) refresh(ctx context.Context, rdb redis.UniversalClient, k laneKeys) {
-	pipe := rdb.Pipeline()
-	pending := pipe.LLen(ctx, k.pending())
-	processed := pipe.Get(ctx, k.processed())
-	newest := pipe.LRange(ctx, k.pending(), 0, sampleTasks-1)
-	oldest := pipe.LRange(ctx, k.pending(), -sampleTasks, -1)
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+// refresh reads how long the lane is, how large its tasks are, and how fast it is drained. A lane that can't
+// be read stays as it was.
+func (l *laneGauge) refresh(ctx context.Context, g *gauge, model string, lane tasks.Lane) {
+	status, look := LaneStatus{Model: model, Lane: lane}, lookAt(keysOf(model, lane))
+	if g.look.runAll(ctx, g.rdb, []*call{look}) != nil {
 		return
 	}
-	now := time.Now()
-	total, _ := strconv.ParseInt(processed.Val(), 10, 64) // none yet is 0
-	if passed := now.Sub(l.read).Seconds(); !l.read.IsZero() && passed > 0 && total >= l.processed {
-		rate := float64(total-l.processed) / passed
-		if l.rate == 0 {
-			l.rate = rate
-		}
-		l.rate += (rate - l.rate) * min(1, passed/5) // follows a change within five seconds or so
+	values, err := look.cmd.StringSlice()
+	if err != nil || status.read(values) != nil {
+		return
 	}
-	l.read, l.processed, l.pending = now, total, pending.Val()
-	if size := meanSize(ctx, rdb, k, append(newest.Val(), oldest.Val()...)); size > 0 {
-		l.size = size
+	l.drained.see(time.Now(), status.Processed)
+	l.pending = status.Pending
+	if status.Pending > 0 && status.Bytes > 0 {
+		l.size = status.Bytes / status.Pending
 	}
-}
-
-// meanSize returns the mean bytes of the messages of some tasks, 0 if there are none.
-func meanSize(ctx context.Context, rdb redis.UniversalClient, k laneKeys, ids []string) int64 {
-	if len(ids) == 0 {
-		return 0
-	}
-	cmds := make([]*redis.IntCmd, len(ids))
-	pipe := rdb.Pipeline()
-	for i, id := range ids {
-		cmds[i] = pipe.HStrLen(ctx, k.task(id), "msg")
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return 0
-	}
-	return mean(cmds)
-}
-
-// mean returns the mean of some lengths, those of 0 left out: such a task was done meanwhile.
-func mean(cmds []*redis.IntCmd) int64 {
-	var sum, n int64
-	for _, cmd := range cmds {
-		if cmd.Val() > 0 {
-			sum, n = sum+cmd.Val(), n+1
-		}
-	}
-	return sum / max(1, n)
 }
 
 // after is the time in which n tasks leave the lane.
 func (l *laneGauge) after(n int64) time.Duration {
-	if l.rate <= 0 {
+	if l.drained.rate <= 0 {
 		return anyRetryAfter
 	}
-	d := time.Duration(float64(max(1, n)) / l.rate * float64(time.Second))
+	d := time.Duration(float64(max(1, n)) / l.drained.rate * float64(time.Second))
 	return min(max(d.Round(time.Second), minRetryAfter), maxRetryAfter)
 }
 
@@ -257,7 +233,7 @@ func (c *Client) EnqueueAll(ctx context.Context, list []tasks.Task, waiting func
 			waiting(len(left), why)
 		}
 		// Room comes bit by bit: whoever waits for all of it at once leaves the workers idle.
-		if pause(ctx, min(why.RetryAfter, anyRetryAfter)); ctx.Err() != nil {
+		if pause(ctx, min(why.After, anyRetryAfter)); ctx.Err() != nil {
 			return receipts, fmt.Errorf("waiting for room for %d tasks: %w", len(left), ctx.Err())
 		}
 		err = c.again(ctx, list, receipts, left)

@@ -24,13 +24,14 @@ const (
 	// sweepEvery and leaseMargin bound recovery: asynq's lease of 30 s, the margin and one sweep are 34 s
 	// at most. Leases are renewed every 5 s, so that a worker's clock may be 20 s behind Redis's.
 	sweepEvery  = 2 * time.Second
-	leaseMargin = 2 // seconds
+	leaseMargin = 1 // seconds; Redis counts whole ones, so that it is up to 2
 
 	// A task is moved to quarantine with its second crash, and is poison with the next (DESIGN decision 3).
 	quarantineAfter = 2
-	// amnesty is how long after a gap in the sweeps nobody is charged: while Redis or this process was
-	// away, workers could not say that they live.
-	amnesty = WorkerTTL + announceEvery
+	// gap is a break between sweeps after which, for the time of the amnesty, nobody is charged: while Redis or
+	// this process was away, workers could not say that they live.
+	gap     = 5 * time.Second
+	amnesty = WorkerTTL + gap
 )
 
 // MaintenanceOptions may be nil.
@@ -49,7 +50,7 @@ type Maintenance struct {
 	lanes *Lanes
 	named []string
 
-	reap, bury, leave, forward script
+	reap, bury, carry, leave, forward script
 
 	client   *Client // puts tasks into quarantine
 	dead     *Dead
@@ -66,6 +67,7 @@ func NewMaintenance(rdb redis.UniversalClient, opts *MaintenanceOptions) *Mainte
 		lanes:   NewLanes(rdb),
 		reap:    newScript(reapLua),
 		bury:    newScript(lettersLua + buryLua),
+		carry:   newScript(carryLua),
 		leave:   newScript(leaveLua),
 		dead:    NewDead(rdb),
 		forward: newScript(forwardLua),
@@ -130,7 +132,7 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 // suspects returns whom to charge, which is nobody for a while after a gap.
 func (m *Maintenance) suspects(ctx context.Context) (suspects, error) {
 	now := time.Now()
-	if now.Sub(m.last) > announceEvery {
+	if now.Sub(m.last) > gap {
 		m.charging = now.Add(amnesty)
 	}
 	s, err := readSuspects(ctx, m.rdb)

@@ -31,6 +31,9 @@ const (
 // deadline is of no use for that: a task whose deadline has passed is retried until it dies (T12).
 const expiresHeader = "expires_at"
 
+// traceHeader names the header with the span that enqueued the task, as W3C has it.
+const traceHeader = "traceparent"
+
 // A message is the part of asynq's TaskMessage that this room writes or reads. The rest of asynq's fields
 // (deadline, unique key, group, other headers) stay empty in everything we enqueue.
 type message struct {
@@ -45,6 +48,7 @@ type message struct {
 	LastFailedAt time.Time     // zero if it never failed
 	Retention    time.Duration // whole seconds
 	Expires      time.Time     // header expiresHeader; zero: never
+	Trace        string        // header traceHeader; "" for none
 }
 
 // append appends the wire form of m to dst: fields in the order of their numbers, zero values left out, as
@@ -62,12 +66,17 @@ func (m *message) append(dst []byte) []byte {
 		dst = appendVarint(dst, fieldLastFailedAt, m.LastFailedAt.Unix())
 	}
 	dst = appendVarint(dst, fieldRetention, int64(m.Retention/time.Second))
-	if m.Expires.IsZero() {
-		return dst
+	if !m.Expires.IsZero() {
+		dst = appendHeader(dst, expiresHeader, m.Expires.UTC().Format(time.RFC3339Nano))
 	}
-	entry := appendBytes(nil, 1, expiresHeader)
-	entry = appendBytes(entry, 2, m.Expires.UTC().Format(time.RFC3339Nano))
-	return appendBytes(dst, fieldHeaders, entry)
+	if m.Trace != "" {
+		dst = appendHeader(dst, traceHeader, m.Trace)
+	}
+	return dst
+}
+
+func appendHeader(dst []byte, name, value string) []byte {
+	return appendBytes(dst, fieldHeaders, appendBytes(appendBytes(nil, 1, name), 2, value))
 }
 
 func appendBytes[T string | []byte](dst []byte, num protowire.Number, v T) []byte {
@@ -147,8 +156,11 @@ func (m *message) setHeader(entry []byte) {
 		}
 		words[num-1], entry = string(v), entry[n+size:]
 	}
-	if words[0] == expiresHeader {
+	switch words[0] {
+	case expiresHeader:
 		m.Expires = parseExpires(words[1])
+	case traceHeader:
+		m.Trace = words[1]
 	}
 }
 

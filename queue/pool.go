@@ -20,7 +20,8 @@ import (
 // one asynq server has one poll interval and one limit for all of its queues.
 type plan struct {
 	weights map[tasks.Lane]int // share of the dequeues while all have tasks
-	poll    time.Duration      // between looks at empty lanes
+	poll    time.Duration      // between asynq's questions while the lanes are empty
+	looks   looks              // that reach Redis
 	slots   func(o ServerOptions) int
 	alone   bool // runs while nothing else is inside the handler
 	resizes bool // its slots are what [Server.SetConcurrency] sets
@@ -31,11 +32,13 @@ var plans = []plan{
 	{
 		weights: map[tasks.Lane]int{tasks.Query: 1},
 		poll:    10 * time.Millisecond,
+		looks:   looks{awake: 100 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.QueryConcurrency },
 	},
 	{
 		weights: map[tasks.Lane]int{tasks.Live: 4, tasks.Backfill: 1},
-		poll:    100 * time.Millisecond,
+		poll:    20 * time.Millisecond,
+		looks:   looks{awake: 100 * time.Millisecond, deaf: 80 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.Concurrency },
 		resizes: true,
 	},
@@ -84,7 +87,7 @@ func newPools(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Han
 		config.TaskCheckInterval = cmp.Or(o.faults.poll, plan.poll)
 		slots := newSlots(plan.slots(o))
 		ahead := newAhead(rdb, alias, served, slots)
-		ahead.log, ahead.rest = o.Logger, config.TaskCheckInterval/4
+		ahead.log, ahead.looks = o.Logger, plan.looks
 		p := &pool{
 			log:     o.Logger,
 			server:  asynq.NewServerFromRedisClient(rdb, config),
@@ -263,5 +266,6 @@ func taskOf(ctx context.Context, at *asynq.Task) (tasks.Task, error) {
 		Payload: at.Payload(),
 		Timeout: (time.Until(deadline) + time.Second - 1).Truncate(time.Second), // a moment has passed
 		Expires: parseExpires(at.Headers()[expiresHeader]),
+		Trace:   at.Headers()[traceHeader],
 	}, nil
 }

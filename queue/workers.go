@@ -20,27 +20,98 @@ import (
 const (
 	// WorkerTTL is how long a worker is believed to live after it last said so.
 	WorkerTTL = 15 * time.Second
-	// announceEvery leaves room for two announcements to get lost.
-	announceEvery = 5 * time.Second
+	// announceEvery leaves room for several announcements to get lost, and is short enough for a page to tell
+	// within 10 s that a worker has fallen silent.
+	announceEvery = 2 * time.Second
+	// watchEvery is how often lost workers are looked for.
+	watchEvery = 5 * time.Second
+
+	// lostTTL is how long it is known that somebody noted a worker's end, longer than the index keeps it.
+	lostTTL = 2 * time.Hour
 
 	workersKey = "embedfleet:workers"
 )
 
 func workerKey(id string) string { return "embedfleet:worker:" + id }
+func lostKey(id string) string   { return "embedfleet:lost:" + id }
 
-// A Worker is what a worker process says of itself.
+// The states of a worker.
+const (
+	StateLoading  = "loading"  // the model is not there yet; tasks wait in Redis
+	StateReady    = "ready"    // serving, with nothing in hand
+	StateBusy     = "busy"     // serving, with tasks in hand
+	StateDraining = "draining" // told to stop; finishing what is under way
+	StateFailed   = "failed"   // given up, see Reason; somebody has to look
+	StateZombie   = "zombie"   // has tasks in hand and makes no progress, see Reason
+)
+
+// A Worker is what a worker process says of itself. Figures that a process can't tell are zero.
 type Worker struct {
-	ID          string       `json:"id"` // unique per process start
-	Model       string       `json:"model"`
-	Space       vector.Space `json:"space,omitempty"` // empty while loading
-	State       string       `json:"state"`           // "loading", "ready", "draining" ...
-	Since       time.Time    `json:"since"`           // of the state
-	Host        string       `json:"host"`
-	PID         int          `json:"pid"`
-	Lanes       []tasks.Lane `json:"lanes"`
-	Concurrency int          `json:"concurrency"`
-	Version     string       `json:"version"` // of the program
+	ID      string       `json:"id"` // unique per process start
+	Model   string       `json:"model"`
+	Space   vector.Space `json:"space,omitempty"` // empty while loading
+	State   string       `json:"state"`           // one of the states above
+	Since   time.Time    `json:"since"`           // of the state; busy and ready are one here
+	Reason  string       `json:"reason,omitempty"`
+	Host    string       `json:"host"`
+	PID     int          `json:"pid"`
+	Name    string       `json:"name,omitempty"`   // what its supervisor calls it, as "worker-1"
+	Probes  string       `json:"probes,omitempty"` // host:port of /livez, /readyz, /statusz and /metrics on its host
+	Lanes   []tasks.Lane `json:"lanes"`
+	Version string       `json:"version"`    // of the program
+	Started time.Time    `json:"started_at"` // of the process
+	Crashes int          `json:"crashes"`    // times its supervisor had to start it again
+
+	Device    string `json:"device,omitempty"`
+	Precision string `json:"precision,omitempty"`
+	Dim       int    `json:"dim,omitempty"`
+	Runners   int    `json:"runners,omitempty"` // native calls at once
+
+	Settings        // in force
+	Revision  int64 `json:"settings_revision"` // of what [Control] delivered; 0 is none yet
+	InUse     int   `json:"in_use"`            // tasks in hand
+	Overdue   int   `json:"overdue"`           // of these, beyond their deadline
+	Waiting   int   `json:"waiting_texts"`     // rows that wait inside the engine
+	TextsEver int64 `json:"texts_total"`       // embedded since the start; the rate between two readings is right
+	// TokensEver is the same in tokens, padding left out.
+	TokensEver int64   `json:"tokens_total"`
+	TokenRate  float64 `json:"tokens_per_second"` // of the last 10 s
+
+	Memory  Memory   `json:"memory"`
+	Loading *Loading `json:"loading,omitempty"` // while loading
+	Held    *Held    `json:"held,omitempty"`    // while tasks are held back
+	Refused string   `json:"refused,omitempty"` // why the latest settings were not taken
+
+	// Silent is how long nothing was heard of the worker, which says so every 2 s. Given by [Workers.List].
+	Silent Seconds `json:"silent_seconds"`
 }
+
+// Memory is what a process occupies, in bytes.
+type Memory struct {
+	Private int64 `json:"private_bytes"` // pages that no other process maps; while loading, those that none can
+	Shared  int64 `json:"shared_bytes"`  // the rest, as prepared weights are
+	RSS     int64 `json:"rss_bytes"`     // both
+	// Proportional is Private and this process's share of Shared, which adds up over processes; 0 while loading.
+	Proportional int64 `json:"proportional_bytes"`
+}
+
+// Loading says how far a start-up is.
+type Loading struct {
+	Stage string    `json:"stage"` // fetching, checking, preparing, loading, warming
+	Since time.Time `json:"since"` // of the stage
+	// Done and Total are bytes of a download, 0 in the other stages.
+	Done  int64 `json:"done_bytes,omitempty"`
+	Total int64 `json:"total_bytes,omitempty"`
+}
+
+// Held says since when and why tasks are held back, see [Server.Held].
+type Held struct {
+	Since time.Time `json:"since"`
+	Cause string    `json:"cause"`
+}
+
+// Serving reports whether the worker takes tasks.
+func (w Worker) Serving() bool { return w.State == StateReady || w.State == StateBusy }
 
 // Workers is the registry of living worker processes.
 type Workers struct{ rdb redis.UniversalClient }
@@ -107,6 +178,29 @@ func (ws *Workers) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
+// Died takes the entry of a process out that its supervisor, me, saw ending without a word: nobody need wait for
+// it to lapse, or note it as lost. Its calls stay, so that who was inside one is charged.
+func (ws *Workers) Died(ctx context.Context, host string, pid int, me string) error {
+	list, err := ws.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		if w.Host != host || w.PID != pid {
+			continue
+		}
+		_, err := ws.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			pipe.Set(ctx, lostKey(w.ID), me, lostTTL)
+			pipe.Del(ctx, workerKey(w.ID))
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("taking dead worker %s out: %w", w.ID, err)
+		}
+	}
+	return nil
+}
+
 // List returns the living workers, sorted by model, host and process id. Entries that lapsed long ago
 // leave the index on the way.
 func (ws *Workers) List(ctx context.Context) ([]Worker, error) {
@@ -118,21 +212,9 @@ func (ws *Workers) List(ctx context.Context) ([]Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the worker registry: %w", err)
 	}
-	cmds := make([]*redis.MapStringStringCmd, len(ids))
-	_, err = ws.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, id := range ids {
-			cmds[i] = pipe.HGetAll(ctx, workerKey(id))
-		}
-		return nil
-	})
+	list, err := ws.read(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("reading the workers: %w", err)
-	}
-	var list []Worker
-	for i, cmd := range cmds {
-		if len(cmd.Val()) > 0 { // else its TTL has passed
-			list = append(list, workerOf(ids[i], cmd.Val()))
-		}
 	}
 	slices.SortFunc(list, func(a, b Worker) int {
 		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.Host, b.Host), cmp.Compare(a.PID, b.PID))
@@ -140,36 +222,93 @@ func (ws *Workers) List(ctx context.Context) ([]Worker, error) {
 	return list, nil
 }
 
-// fields is the hash of w. Times are RFC 3339, lanes a JSON list.
-func (w Worker) fields() (map[string]any, error) {
-	lanes, err := json.Marshal(w.Lanes)
-	return map[string]any{
-		"model":       w.Model,
-		"space":       string(w.Space),
-		"state":       w.State,
-		"since":       w.Since.UTC().Format(time.RFC3339Nano),
-		"host":        w.Host,
-		"pid":         w.PID,
-		"lanes":       string(lanes),
-		"concurrency": w.Concurrency,
-		"version":     w.Version,
-	}, err
+// read returns the entries of ids that have not lapsed.
+func (ws *Workers) read(ctx context.Context, ids []string) ([]Worker, error) {
+	entries := make([]*redis.MapStringStringCmd, len(ids))
+	lapses := make([]*redis.DurationCmd, len(ids))
+	_, err := ws.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range ids {
+			entries[i], lapses[i] = pipe.HGetAll(ctx, workerKey(id)), pipe.PTTL(ctx, workerKey(id))
+		}
+		return nil
+	})
+	var list []Worker
+	for i, entry := range entries {
+		if len(entry.Val()) > 0 {
+			w := workerOf(ids[i], entry.Val())
+			w.Silent = Seconds(max(0, WorkerTTL-lapses[i].Val())) // by Redis's clock: hosts may differ
+			list = append(list, w)
+		}
+	}
+	return list, err
 }
 
-// workerOf is the inverse of fields. A value it can't read stays zero: the list is for people, and a worker
-// of another version must not hide the rest.
-func workerOf(id string, f map[string]string) Worker {
-	w := Worker{
-		ID:      id,
-		Model:   f["model"],
-		Space:   vector.Space(f["space"]),
-		State:   f["state"],
-		Host:    f["host"],
-		Version: f["version"],
+// Watch notes an [EventLost] of every worker whose entry lapses although it did not say that it ends, until
+// ctx ends; then it returns nil. Any number of processes may watch: one of them notes it.
+func (ws *Workers) Watch(ctx context.Context, log *slog.Logger, me string) error {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	known := map[string]Worker{}
+	for ctx.Err() == nil {
+		if err := ws.look(ctx, known, me); err != nil && ctx.Err() == nil {
+			log.Warn("looking for lost workers failed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
 	}
-	w.Since, _ = time.Parse(time.RFC3339Nano, f["since"])
-	w.PID, _ = strconv.Atoi(f["pid"])
-	w.Concurrency, _ = strconv.Atoi(f["concurrency"])
-	_ = json.Unmarshal([]byte(f["lanes"]), &w.Lanes)
+	return nil
+}
+
+// look compares the registry with known, which it brings up to date.
+func (ws *Workers) look(ctx context.Context, known map[string]Worker, me string) error {
+	list, err := ws.List(ctx)
+	if err != nil {
+		return err
+	}
+	alive := map[string]bool{}
+	for _, w := range list {
+		alive[w.ID], known[w.ID] = true, w
+	}
+	var errs []error
+	for id, w := range known {
+		if alive[id] {
+			continue
+		}
+		delete(known, id)
+		// Who ends in order leaves the index too.
+		if err := ws.rdb.ZScore(ctx, workersKey, id).Err(); err == nil {
+			errs = append(errs, ws.lose(ctx, w, me))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lose notes that a worker was lost, unless somebody else does.
+func (ws *Workers) lose(ctx context.Context, w Worker, me string) error {
+	first, err := ws.rdb.SetNX(ctx, lostKey(w.ID), me, lostTTL).Result()
+	if err != nil || !first {
+		return err
+	}
+	text := fmt.Sprintf("%s:%d said nothing for %v; it was %s", w.Host, w.PID, WorkerTTL, w.State)
+	return NewEvents(ws.rdb).Append(ctx, Event{What: EventLost, Who: me, Model: w.Model, About: w.ID, Text: text})
+}
+
+// fields is the hash of w: all of it as JSON, and beside it what a person with redis-cli asks first.
+func (w Worker) fields() (map[string]any, error) {
+	entry, err := json.Marshal(w)
+	return map[string]any{"model": w.Model, "state": w.State, "host": w.Host, "pid": w.PID, "entry": entry}, err
+}
+
+// workerOf is the inverse of fields. Of an entry it can't read only the plain fields count: the list is for
+// people, and a worker of another version must not hide the rest.
+func workerOf(id string, f map[string]string) Worker {
+	var w Worker
+	if json.Unmarshal([]byte(f["entry"]), &w) != nil {
+		w = Worker{Model: f["model"], State: f["state"], Host: f["host"]}
+		w.PID, _ = strconv.Atoi(f["pid"])
+	}
+	w.ID = id
 	return w
 }

@@ -81,6 +81,7 @@ func New(alias string, lane Lane, doc vector.Document, opts *Options) (Task, err
 		Payload: payload,
 		Timeout: timeout,
 		Expires: opts.expires(),
+		Version: d.Version,
 	}, nil
 }
 

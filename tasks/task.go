@@ -35,4 +35,6 @@ type Task struct {
 	Payload []byte        // versioned, see doc.go
 	Timeout time.Duration // whole seconds, at least 1 s; the handler's deadline
 	Expires time.Time     // a worker that finds the task later forgets it; zero: never
+	Trace   string        // W3C traceparent of the span that made it, "" for none
+	Version int64         // a document's, as in its payload, for a producer's side; 0 where it is not known
 }
