@@ -1,0 +1,110 @@
+package simulation
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/embedfleet/embedfleet/internal/testkit"
+)
+
+// An edit is a change of a source.
+type edit struct{ file, old, new string }
+
+// mutations put back what was once wrong, in the source. If a line is not there any more, whoever changed it says
+// here how the same mistake would look now.
+var mutations = []struct {
+	name      string
+	invariant string // that must break
+	edits     []edit
+}{
+	{"no ack hook (T1)", ackedOnce, []edit{
+		{"queue/hook.go", "		if errors.Is(ctx.Err(), context.Canceled) {\n", "		if false {\n"},
+		// A shared trip outlives its callers, which happens to do the hook's work.
+		{"queue/shared.go", "		c := &sharedCommand{cmd: cmd, next: next}\n",
+			"		if err := ctx.Err(); err != nil {\n			cmd.SetErr(err)\n			return err\n		}\n		c := &sharedCommand{cmd: cmd, next: next}\n"},
+	}},
+	{"no reaper (T2)", comesBack, []edit{
+		{"queue/maintenance.go", "	ids, err := l.abandoned(ctx)\n", "	var ids []string\n	var err error\n"},
+	}},
+	{"ack before store", oneOutcome, []edit{
+		{"tasks/handler.go", "		stored, err = h.parts.Store.Put(ctx, rec)\n		return err\n",
+			"		go func() { _, _ = h.parts.Store.Put(context.WithoutCancel(ctx), rec) }()\n		stored = true\n		return nil\n"},
+	}},
+	{"slot released before the native call returns", runnersHold, []edit{
+		{"embedder/runner.go", "	vectors, err := e.model.Run(ctx, Batch{Rows: rows})\n", `	var vectors []vector.Vector
+	var err error
+	done := make(chan struct{})
+	go func() { defer close(done); vectors, err = e.model.Run(ctx, Batch{Rows: rows}) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		vectors, err = nil, context.Cause(ctx)
+	}
+`},
+	}},
+}
+
+// TestMutationsAreCaught builds this package against the fleet with one mistake in it, and expects its seeds to
+// find that. One after the other: a build takes all processors.
+func TestMutationsAreCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the fleet four times")
+	}
+	root := testkit.Root(t)
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			dir := t.TempDir()
+			binary := filepath.Join(dir, "simulation.test")
+			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay(t, root, dir, m.edits),
+				"-o", binary, "./internal/simulation")
+			build.Dir = root
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("building: %v\n%s", err, out)
+			}
+			out, err := exec.CommandContext(t.Context(), binary, "-test.run", "^TestSeeds$", "-seeds", "300").CombinedOutput()
+			if err == nil {
+				t.Fatal("300 seeds find nothing wrong")
+			}
+			if !bytes.Contains(out, []byte("BROKEN "+m.invariant)) {
+				t.Errorf("it is not %q that they find broken:\n%s", m.invariant, out)
+			}
+			report, _, _ := strings.Cut(string(out), "FAIL\n")
+			t.Log(report)
+		})
+	}
+}
+
+// overlay returns a file that has go build take changed sources for those in the repository.
+func overlay(t *testing.T, root, dir string, edits []edit) string {
+	t.Helper()
+	replace := map[string]string{}
+	for i, e := range edits {
+		path := filepath.Join(root, e.file)
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(source, []byte(e.old)); n != 1 {
+			t.Fatalf("%s has %d times\n%s", e.file, n, e.old)
+		}
+		replace[path] = filepath.Join(dir, fmt.Sprintf("changed%d.go", i))
+		if err := os.WriteFile(replace[path], bytes.Replace(source, []byte(e.old), []byte(e.new), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(name, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
