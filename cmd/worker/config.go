@@ -14,10 +14,14 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/engine"
 	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/embedder/model"
+	"github.com/embedfleet/embedfleet/embedder/onnx"
 	"github.com/embedfleet/embedfleet/hub"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/tasks"
 )
+
+// defaultHTTP is where the probes are, and where `worker health` looks for them.
+const defaultHTTP = "127.0.0.1:8081"
 
 // modelFlags are the settings that every command which loads a model has.
 type modelFlags struct {
@@ -30,6 +34,7 @@ type modelFlags struct {
 	queryPrompt, docPrompt   string
 	runners, budget          int
 	noPrepack                bool
+	devices                  []string
 }
 
 func (f *modelFlags) register(c *boot.Config) {
@@ -49,30 +54,30 @@ func (f *modelFlags) register(c *boot.Config) {
 	c.String(&f.docPrompt, "document-prompt", "", "put before documents, replaces the folder's")
 	c.Int(&f.runners, "runners", 0, [2]int{0, 1024}, "native calls at once, one thread each; 0 is one per usable core")
 	c.Int(&f.budget, "token-budget", 1024, [2]int{1, 1 << 20}, "rows times longest row of one native call")
+	c.Strings(&f.devices, "device", []string{"cpu"}, "devices to try in order until one serves: cpu, cuda or cuda:N")
 	c.Bool(&f.noPrepack, "no-prepack", "load the plain graph: less disk, slower to boot, memory not shared between workers")
 }
 
 // settings returns what the engine needs.
 func (f *modelFlags) settings(c *boot.Config, getenv boot.Getenv) (engine.Settings, error) {
+	return f.after(nil, c, getenv)
+}
+
+// after is settings whose error tells of earlier problems too.
+func (f *modelFlags) after(earlier error, c *boot.Config, getenv boot.Getenv) (engine.Settings, error) {
 	set := engine.Settings{
 		Model:     f.model,
 		NoPrepack: f.noPrepack,
+		Devices:   f.devices,
 		Hub:       hub.Options{Endpoint: f.endpoint, Token: f.token, CacheDir: f.hfCache, Revision: f.revision, Offline: f.offline},
 		Overrides: model.Overrides{MaxTokens: f.maxTokens},
 		Options:   embedder.Options{Runners: f.runners, TokenBudget: f.budget},
 	}
-	if f.model == "" {
-		return set, boot.Usagef("--model: want a folder or a Hugging Face repository id")
+	if err := f.check(&set).Err(earlier); err != nil {
+		return set, err
 	}
 	if f.hfCache == "" && f.hfHome != "" {
 		set.Hub.CacheDir = filepath.Join(f.hfHome, "hub")
-	}
-	if f.pooling != "" {
-		pooling, err := model.ParsePooling(f.pooling)
-		if err != nil {
-			return set, boot.Usagef("--pooling: %w", err)
-		}
-		set.Overrides.Pooling = pooling
 	}
 	if f.normalize != "auto" {
 		yes := f.normalize == "yes"
@@ -94,6 +99,24 @@ func (f *modelFlags) settings(c *boot.Config, getenv boot.Getenv) (engine.Settin
 	set.Cache = cache
 	set.Library, err = f.findLibrary(cache)
 	return set, err
+}
+
+// check lists what is wrong with flags that bounds can't tell, and fills in what it had to parse.
+func (f *modelFlags) check(set *engine.Settings) *boot.Problems {
+	var problems boot.Problems
+	if f.model == "" {
+		problems.Addf("model", "want a folder or a Hugging Face repository id")
+	}
+	for _, device := range f.devices {
+		_, err := onnx.ParseDevice(device)
+		problems.Add("device", err)
+	}
+	if f.pooling != "" {
+		var err error
+		set.Overrides.Pooling, err = model.ParsePooling(f.pooling)
+		problems.Add("pooling", err)
+	}
+	return &problems
 }
 
 // findLibrary returns the library that was named, or the newest one that set-up brought.
@@ -149,18 +172,31 @@ type serveFlags struct {
 	deadline    time.Duration
 	loadTimeout time.Duration
 	reembed     bool
+
+	maxAccess     int // callers inside the model; 0 is all that are leased
+	accessTimeout time.Duration
+
+	// What the supervisor tells, or has to be told.
+	name        string
+	crashes     int
+	restartFile string
 }
 
 func (f *serveFlags) register(c *boot.Config) {
 	c.String(&f.redisURL, "redis-url", "redis://127.0.0.1:6379", "the queue's Redis", boot.Env("REDIS_URL"), boot.Secret)
 	c.String(&f.alias, "alias", "", "the model's name in the fleet; by default drawn from its folder or repository")
 	c.Strings(&f.lanes, "lanes", laneNames(tasks.Lanes), "lanes to serve")
-	c.Int(&f.concurrency, "concurrency", 512, [2]int{1, 1 << 16}, "documents leased at once; the batcher sorts that many by length")
+	c.Int(&f.concurrency, "concurrency", 512, [2]int{1, queue.MaxConcurrency}, "documents leased at once; the batcher sorts that many by length")
 	c.Int(&f.queries, "query-concurrency", 64, [2]int{1, 1 << 12}, "queries leased at once")
-	c.String(&f.http.HostPort, "http", "127.0.0.1:8081", "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
+	c.String(&f.http.HostPort, "http", defaultHTTP, "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
 	c.Duration(&f.grace, "grace", 25*time.Second, [2]time.Duration{time.Second, time.Hour}, "time for tasks under way after SIGTERM")
 	c.Duration(&f.deadline, "task-timeout", 0, [2]time.Duration{0, 24 * time.Hour}, "longest time for one task, below what its producer allows; 0 leaves it to the producer")
 	c.Duration(&f.loadTimeout, "load-timeout", time.Hour, [2]time.Duration{time.Second, 24 * time.Hour}, "longest start-up, download included")
+	c.Int(&f.maxAccess, "max-access", 0, [2]int{0, queue.MaxAccess}, "texts inside the model at once; 0 is all that are leased")
+	c.Duration(&f.accessTimeout, "access-timeout", 30*time.Second, [2]time.Duration{queue.MinAccessTimeout, queue.MaxAccessTimeout}, "longest wait of a text for access to the model")
+	c.String(&f.name, "name", "", "what the fleet page calls this worker, beside host and process id")
+	c.Int(&f.crashes, "crashes", 0, [2]int{0, 1 << 30}, "how often its supervisor started it again, for the fleet page")
+	c.String(&f.restartFile, "restart-file", "", "file to count crashes in, under a supervisor that does not: after 5 in 10 min the worker stays up and only says so")
 	c.Bool(&f.reembed, "reembed", "take over an alias whose vectors are of another space; its documents are embedded again as they come")
 }
 
@@ -173,6 +209,18 @@ func laneNames(lanes []tasks.Lane) []string {
 	return names
 }
 
+// history is what the past of a worker is in words; more is what it counted itself.
+func (f *serveFlags) history(more int) string {
+	switch n := f.crashes + more; n {
+	case 0:
+		return ""
+	case 1:
+		return "again, after a crash"
+	default:
+		return fmt.Sprintf("again, after %d crashes", n)
+	}
+}
+
 // config is a serving worker's validated configuration.
 type config struct {
 	serveFlags
@@ -181,33 +229,35 @@ type config struct {
 	engine engine.Settings
 }
 
-func (f *serveFlags) config(c *boot.Config, set engine.Settings) (config, error) {
-	out := config{serveFlags: *f, engine: set}
+// config completes the flags with what the model's say. resolved is what Resolve said of c and is told with
+// the other problems.
+func (f *serveFlags) config(c *boot.Config, name string, resolved error) (config, error) {
+	out := config{serveFlags: *f}
 	out.http.Spare = !c.Given("http")
+	var problems boot.Problems
 	var err error
-	if out.conn, err = queue.Parse(f.redisURL); err != nil {
-		return out, boot.Usagef("--redis-url: %w", err)
-	}
+	out.conn, err = queue.Parse(f.redisURL)
+	problems.Add("redis-url", err)
 	if out.alias == "" {
-		out.alias = boot.Alias(set.Model)
+		out.alias = boot.Alias(name)
 	}
-	if err := tasks.CheckModel(out.alias); err != nil {
-		return out, boot.Usagef("--alias: %w", err)
+	if name != "" || f.alias != "" { // else the model is what is missing
+		problems.Add("alias", tasks.CheckModel(out.alias))
 	}
 	for _, name := range f.lanes {
-		lane := tasks.Lane(name)
-		if !slices.Contains(tasks.Lanes, lane) {
-			return out, boot.Usagef("--lanes: %q is none of %v", name, tasks.Lanes)
+		switch lane := tasks.Lane(name); {
+		case !slices.Contains(tasks.Lanes, lane):
+			problems.Addf("lanes", "%q is none of %v", name, tasks.Lanes)
+		case slices.Contains(out.lanes, lane):
+			problems.Addf("lanes", "%q is named twice", name)
+		default:
+			out.lanes = append(out.lanes, lane)
 		}
-		if slices.Contains(out.lanes, lane) {
-			return out, boot.Usagef("--lanes: %q is named twice", name)
-		}
-		out.lanes = append(out.lanes, lane)
 	}
-	if len(out.lanes) == 0 {
-		return out, boot.Usagef("--lanes: want at least one of %v", tasks.Lanes)
+	if len(f.lanes) == 0 {
+		problems.Addf("lanes", "want at least one of %v", tasks.Lanes)
 	}
-	return out, nil
+	return out, problems.Err(resolved)
 }
 
 // newRoot returns the command with its subcommands.
@@ -216,6 +266,7 @@ func newRoot(s streams) *cobra.Command {
 		models modelFlags
 		serves serveFlags
 		log    boot.Log
+		traces boot.Trace
 	)
 	root := &cobra.Command{
 		Use:   "worker",
@@ -227,23 +278,18 @@ func newRoot(s streams) *cobra.Command {
 	models.register(c)
 	serves.register(c)
 	log.Register(c)
+	traces.Register(c)
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := c.Resolve(s.getenv); err != nil {
+		cfg, err := serves.config(c, models.model, c.Resolve(s.getenv))
+		if cfg.engine, err = models.after(err, c, s.getenv); err != nil {
 			return err
 		}
-		set, err := models.settings(c, s.getenv)
-		if err != nil {
-			return err
-		}
-		cfg, err := serves.config(c, set)
-		if err != nil {
-			return err
-		}
+		dieBySignal()
 		logger := log.Logger(s.err)
 		boot.RedisLog(logger)
 		logger.Info("configuration", c.Attrs()...)
-		return newWorker(logger, cfg).run(cmd.Context())
+		return traced(cmd.Context(), newWorker(logger, cfg), traces)
 	}
-	root.AddCommand(newEmbed(s), newTokenize(s))
+	root.AddCommand(newEmbed(s), newTokenize(s), newPrepare(s), boot.NewHealth("http", defaultHTTP, s.out, s.getenv))
 	return root
 }

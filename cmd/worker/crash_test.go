@@ -66,6 +66,7 @@ func newDisaster(t *testing.T, tags string) *disaster {
 type process struct {
 	*os.Process
 	ended chan struct{}
+	log   *strings.Builder // to be read when it has ended
 }
 
 // start starts a worker; it is killed with the test at the latest.
@@ -79,7 +80,7 @@ func (d *disaster) start(args ...string) *process {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	p := &process{cmd.Process, make(chan struct{})}
+	p := &process{cmd.Process, make(chan struct{}), log}
 	go func() {
 		defer close(p.ended)
 		_ = cmd.Wait() // most are killed
@@ -110,7 +111,7 @@ func (d *disaster) ready(n int) bool {
 		d.t.Fatal(err)
 	}
 	for _, w := range list {
-		if w.State == ready {
+		if w.Serving() {
 			n--
 		}
 	}
@@ -158,6 +159,42 @@ func (d *disaster) enqueue(texts ...string) []queue.Receipt {
 		d.t.Fatal(err)
 	}
 	return receipts
+}
+
+// TestSIGHUP sends a worker the signal by which other servers reload, while it loads and while it serves.
+func TestSIGHUP(t *testing.T) {
+	t.Parallel()
+	d := newDisaster(t, "")
+	p := d.start()
+	entry := func() (w queue.Worker) {
+		if list, err := d.fleet.Workers.List(t.Context()); err == nil && len(list) == 1 {
+			w = list[0]
+		}
+		return w
+	}
+	hangup := func() {
+		t.Helper()
+		if err := p.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.until(testPatience, "it loads", func() bool { return entry().PID == p.Pid })
+	hangup()
+	d.until(testPatience, "it serves", func() bool { return entry().Serving() })
+	before := entry()
+	hangup()
+	d.enqueue("one", "two", "three")
+	d.until(testPatience, "it goes on", func() bool { return d.stored().Documents == 3 })
+	if after := entry(); after.ID != before.ID || !after.Since.Equal(before.Since) || after.Space != before.Space {
+		t.Errorf("after the signal %+v, before %+v", after, before)
+	}
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+	if n := strings.Count(p.log.String(), "loading the model at start-up"); n != 1 {
+		t.Errorf("it loaded %d times:\n%s", n, p.log)
+	}
 }
 
 // TestKilledWorker kills one of two workers while it has tasks in hand. All of them run again, in time, and

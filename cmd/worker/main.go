@@ -1,5 +1,6 @@
 // Command worker loads one model when it starts and serves that model's lanes until it is told to stop. Its
-// subcommands embed and tokenize do the same work on stdin, without Redis.
+// subcommands embed and tokenize do the same work on stdin, prepare the part of it that can be done ahead, all without
+// Redis.
 package main
 
 import (

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +14,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/cmd/internal/engine"
-	"github.com/embedfleet/embedfleet/embedder"
+	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/monitoring"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/store"
@@ -26,74 +28,56 @@ import (
 	"github.com/embedfleet/embedfleet/vector"
 )
 
-// The states of a worker, as the registry and /statusz show them.
-const (
-	loading  = "loading"  // the model is not there yet; tasks wait in Redis
-	ready    = "ready"    // serving
-	draining = "draining" // told to stop; finishing what is under way
-)
-
-// A loaded model as the worker uses it; tests load a fake.
-type loaded struct {
-	tasks.Embedder
-	space   vector.Space
-	dim     int
-	waiting func() int
-	stats   func() any
-	close   func(context.Context) error
-}
+// errLost ends a worker whose model serves no more. It is not [boot.ErrModel]: a new process may find room.
+var errLost = errors.New("the model left every device that it may run on")
 
 // A worker is one process that serves one model.
 type worker struct {
-	log     *slog.Logger
-	cfg     config
-	id      string
-	started time.Time
-	metrics *monitoring.Worker
-	load    func(context.Context) (*loaded, error)
-	listen  func(net.Addr) // told where the probes are, for tests
-	changed chan struct{}  // the registry should hear of a new state
-	calls   *callRecord    // made with the connection, before the load
+	log      *slog.Logger
+	cfg      config
+	id       string
+	label    string // for people: its name and where it runs
+	probes   string // where they are, set before anything reads it
+	started  time.Time
+	metrics  *monitoring.Worker
+	pulse    monitoring.Pulse
+	meter    meter
+	tracer   *trace.Tracer
+	restarts *restarts
+	load     func(context.Context) (*loaded, error)
+	listen   func(net.Addr) // told where the probes are, for tests
+	changed  chan struct{}  // the registry should hear of something new
+	calls    *callRecord    // made with the connection, before the load
+	events   *queue.Events  // likewise
+	finish   func()         // likewise; ends the serving as a signal does
 
-	mu    sync.Mutex // guards the fields below
-	state string
-	since time.Time
-	model *loaded
-	queue *queue.Server
+	settling sync.Mutex // held while settings change
+
+	mu       sync.Mutex // guards the fields below; never held while anything is waited for
+	state    string
+	since    time.Time
+	reason   string
+	stage    *queue.Loading
+	model    *loaded
+	queue    *queue.Server
+	settings queue.Settings // in force, or to be when the model is there
+	order    queue.Order    // the latest
+	revision int64          // of the latest order that was looked at
+	refused  string
 }
 
 func newWorker(log *slog.Logger, cfg config) *worker {
 	w := &worker{
 		log: log, cfg: cfg, id: uuid.NewString(), started: time.Now(), metrics: monitoring.NewWorker(version()),
-		changed: make(chan struct{}, 1), state: loading, since: time.Now(), listen: func(net.Addr) {},
+		changed: make(chan struct{}, 1), state: queue.StateLoading, since: time.Now(), listen: func(net.Addr) {},
+		settings: cfg.settings(), restarts: &restarts{}, tracer: trace.Off(),
 	}
+	host, _ := os.Hostname() // a name for people; none is fine
+	w.label = fmt.Sprintf("%s %s:%d", cmp.Or(cfg.name, "worker"), host, os.Getpid())
 	w.load = w.open
+	w.metrics.Alive(&w.pulse, w.crashes)
+	w.metrics.Held(w.held)
 	return w
-}
-
-// open loads the real model behind a manager, which has it loaded once and for all.
-func (w *worker) open(ctx context.Context) (*loaded, error) {
-	set := w.cfg.engine
-	set.Options.Logger = w.log
-	set.Options.Observer = engineObserver{w.metrics}
-	set.Options.OnCall = sabotage(w.calls.begin)
-	source := engine.NewSource(w.log, set)
-	manager, err := embedder.NewManager(source.Load, &embedder.ManagerOptions{
-		// Every leased task may be inside: the queue's limits are the ones that hold texts back.
-		Limits:      embedder.Limits{MaxAccess: w.cfg.concurrency + w.cfg.queries, LoadTimeout: w.cfg.loadTimeout},
-		Environment: source, Logger: w.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := manager.Load(ctx); err != nil {
-		return nil, errors.Join(err, manager.Close(ctx))
-	}
-	return &loaded{
-		Embedder: manager, space: source.Space, dim: source.Model.Dim, close: manager.Close,
-		waiting: func() int { return manager.Stats().Engine.WaitingTexts },
-		stats:   func() any { return manager.Stats() },
-	}, nil
 }
 
 // run serves until ctx ends. The model is loaded here, once, on this goroutine, before a task is taken;
@@ -109,7 +93,11 @@ func (w *worker) run(ctx context.Context) error {
 		return fmt.Errorf("--http: %w", err)
 	}
 	w.log.Info("probes are served", "address", listener.Addr().String())
+	w.probes = listener.Addr().String()
 	w.listen(listener.Addr())
+	if w.restarts, err = openRestarts(w.cfg.restartFile); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	last, end := context.WithCancel(context.WithoutCancel(ctx))
 	group, inner := errgroup.WithContext(last)
 	serving, stop := context.WithCancel(ctx)
@@ -121,25 +109,61 @@ func (w *worker) run(ctx context.Context) error {
 		defer end()
 		return w.withRedis(serving)
 	})
-	return group.Wait()
+	err = group.Wait()
+	return errors.Join(err, w.restarts.end(err))
 }
 
 // withRedis announces the worker, keeps the lanes in order, loads, serves and stops.
 func (w *worker) withRedis(ctx context.Context) error {
 	rdb := w.cfg.conn.Client()
 	defer rdb.Close()
-	// What runs beside the model from the first moment to the last: other workers' tasks must come back and
-	// due retries must move also while this one loads or drains. Neither fails, see there.
-	beside, silence := context.WithCancel(context.WithoutCancel(ctx))
+	w.events = queue.NewEvents(rdb)
+	ctx, finish := context.WithCancel(ctx)
+	defer finish()
+	w.finish = finish
+	quiet := w.beside(ctx, rdb)
+	defer quiet()
+	w.note(queue.EventStarted, w.cfg.history(w.restarts.Crashes))
+
+	if why := w.restarts.gaveUp(); why != nil {
+		w.log.Error("crashed too often, serving nothing", "err", why)
+		w.become(queue.StateFailed, why.Error())
+		w.note(queue.EventFailed, why.Error())
+		<-ctx.Done()
+		return nil
+	}
+	err := w.work(ctx, rdb)
+	text := "in order"
+	if err != nil {
+		text = err.Error()
+	}
+	w.note(queue.EventEnded, text)
+	return err
+}
+
+// beside starts what runs beside the model from the first moment to the last, and returns what ends it: other
+// workers' tasks must come back and due retries must move also while this one loads or drains. None of it
+// fails, see there.
+func (w *worker) beside(ctx context.Context, rdb redis.UniversalClient) (quiet func()) {
+	ctx, silence := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { _ = queue.NewWorkers(rdb).Announce(beside, w.log, w.describe, w.changed) })
+	registry := queue.NewWorkers(rdb)
+	running.Go(func() { _ = registry.Announce(ctx, w.log, w.describe, w.changed) })
+	running.Go(func() { _ = registry.Watch(ctx, w.log, w.label) })
 	running.Go(func() {
 		opts := &queue.MaintenanceOptions{Logger: w.log, Models: []string{w.cfg.alias}}
-		_ = queue.NewMaintenance(rdb, opts).Run(beside)
+		_ = queue.NewMaintenance(rdb, opts).Run(ctx)
 	})
-	defer running.Wait()
-	defer silence()
+	running.Go(func() {
+		self := queue.Worker{ID: w.id, Model: w.cfg.alias}
+		_ = queue.NewControl(rdb).Follow(ctx, w.log, self, w.obey)
+	})
+	running.Go(func() { w.watchPulse(ctx) })
+	return func() { silence(); running.Wait() }
+}
 
+// work loads the model and serves until ctx ends.
+func (w *worker) work(ctx context.Context, rdb redis.UniversalClient) error {
 	w.calls = &callRecord{log: w.log, calls: queue.NewCalls(rdb, w.id)}
 	defer w.calls.wait()
 	model, err := w.load(ctx)
@@ -167,27 +191,26 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	if err := w.claim(ctx, docs, model.space); err != nil {
 		return err
 	}
-	w.metrics.Waiting(model.waiting)
-	w.metrics.Loaded(monitoring.Model{Alias: w.cfg.alias, Space: string(model.space), Device: "cpu", Dim: strconv.Itoa(model.dim)})
 	ctx, displace := context.WithCancelCause(ctx)
 	defer displace(nil)
-	handler := tasks.NewHandler(w.log, tasks.Parts{
-		Model: w.cfg.alias, Space: model.space, Embedder: model, Store: watched{docs, displace}, Answers: docs,
-	}, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
-	server, err := queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, hurried{handler, w.cfg.deadline}, &queue.ServerOptions{
-		Logger: w.log, Concurrency: w.cfg.concurrency, QueryConcurrency: w.cfg.queries, Grace: w.cfg.grace, Worker: w.id,
-	})
+	server, err := w.newServer(model, watched{docs, displace}, docs)
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	w.model, w.queue = model, server
+	w.mu.Unlock()
+	w.settle() // what was ordered counts from the first task on
 	if err := server.Start(); err != nil {
 		return err
 	}
-	w.become(ready, model, server)
-	w.log.Info("serving", "alias", w.cfg.alias, "space", model.space.Short(), "lanes", w.cfg.lanes, "concurrency", w.cfg.concurrency,
-		"started_for", time.Since(w.started))
-	<-ctx.Done()
-	w.become(draining, model, server)
+	w.serving(model)
+	select {
+	case <-ctx.Done():
+	case <-model.lost:
+		displace(errLost)
+	}
+	w.become(queue.StateDraining, "")
 	w.log.Info("draining", "running", len(server.Running()), "grace", w.cfg.grace)
 	server.Stop()
 	err = server.Shutdown(context.WithoutCancel(ctx))
@@ -195,7 +218,30 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	if other, ok := errors.AsType[*store.SpaceError](context.Cause(ctx)); ok {
 		err = errors.Join(fmt.Errorf("%w: the alias was taken over while this worker served: %w", boot.ErrModel, other), err)
 	}
+	if errors.Is(context.Cause(ctx), errLost) {
+		err = errors.Join(fmt.Errorf("%w: %v", errLost, model.stats().Refused), err)
+	}
 	return err
+}
+
+func (w *worker) newServer(model *loaded, docs tasks.Store, answers tasks.Answers) (*queue.Server, error) {
+	handler := tasks.NewHandler(w.log, tasks.Parts{
+		Model: w.cfg.alias, Space: model.space, Embedder: w.tracer.Embedder(model), Store: w.tracer.Store(docs), Answers: answers,
+	}, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
+	return queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, felt{hurried{w.tracer.Handler(handler), w.cfg.deadline}, &w.pulse}, &queue.ServerOptions{
+		Logger: w.log, Concurrency: w.cfg.concurrency, QueryConcurrency: w.cfg.queries, Grace: w.cfg.grace, Worker: w.id,
+	})
+}
+
+// serving says to everybody that the worker serves.
+func (w *worker) serving(model *loaded) {
+	device := cmp.Or(model.stats().Device, "cpu")
+	w.metrics.Loaded(monitoring.Model{Alias: w.cfg.alias, Space: string(model.space), Device: device, Dim: strconv.Itoa(model.dim)})
+	w.become(queue.StateReady, "")
+	took := time.Since(w.started)
+	w.log.Info("serving", "alias", w.cfg.alias, "space", model.space.Short(), "lanes", w.cfg.lanes,
+		"concurrency", w.cfg.concurrency, "started_for", took)
+	w.note(queue.EventReady, fmt.Sprintf("%d dimensions on %s, %v after its start", model.dim, device, took.Round(100*time.Millisecond)))
 }
 
 // hurried is a handler with a deadline of the operator's own, if it is not 0: the earlier of it and the
@@ -264,68 +310,11 @@ func (w *worker) claim(ctx context.Context, docs *storeredis.Store, space vector
 	return nil // told to stop; serve drains at once
 }
 
-func (w *worker) become(state string, model *loaded, server *queue.Server) {
-	w.mu.Lock()
-	w.state, w.since, w.model, w.queue = state, time.Now(), model, server
-	w.mu.Unlock()
-	select {
-	case w.changed <- struct{}{}:
-	default: // an announcement is due already and will tell the newest state
-	}
-}
-
-// describe is the worker's entry in the registry.
-func (w *worker) describe() queue.Worker {
-	host, _ := os.Hostname() // a name for people; none is fine
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out := queue.Worker{
-		ID: w.id, Model: w.cfg.alias, State: w.state, Since: w.since, Host: host, PID: os.Getpid(),
-		Lanes: w.cfg.lanes, Concurrency: w.cfg.concurrency, Version: version(),
-	}
-	if w.model != nil {
-		out.Space = w.model.space
-	}
-	return out
-}
-
 // serveProbes answers probes until ctx ends.
 func (w *worker) serveProbes(ctx context.Context, l net.Listener) error {
 	return monitoring.Serve(ctx, l, monitoring.Routes(w.log, monitoring.Health{
-		Live: func() error { return nil }, Ready: w.readiness, Status: w.status,
+		Live: w.liveness, Ready: w.readiness, Status: w.status,
 	}, w.metrics.Handler()))
-}
-
-// readiness reports why the worker takes no tasks.
-func (w *worker) readiness() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.state != ready {
-		return fmt.Errorf("%s since %v", w.state, time.Since(w.since).Round(time.Second))
-	}
-	if since, cause := w.queue.Held(); cause != nil {
-		return fmt.Errorf("tasks are held back since %v: %w", since.Format(time.TimeOnly), cause)
-	}
-	if late := w.queue.Overdue(); len(late) > 0 {
-		return fmt.Errorf("%d tasks are inside beyond their deadline", len(late))
-	}
-	return nil
-}
-
-// status is the answer of /statusz.
-func (w *worker) status() any {
-	out := map[string]any{"worker": w.describe(), "uptime_seconds": int(time.Since(w.started).Seconds())}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.model != nil {
-		out["engine"] = w.model.stats()
-		out["running"] = len(w.queue.Running())
-		out["overdue"] = len(w.queue.Overdue())
-		if since, cause := w.queue.Held(); cause != nil { // store, Redis or model fail; nobody is charged
-			out["held"] = map[string]any{"since": since, "cause": cause.Error()}
-		}
-	}
-	return out
 }
 
 // version is the build's, as Go stamped it.

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/cmd/internal/engine"
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
+	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
@@ -34,8 +37,10 @@ type trial struct {
 	t      *testing.T
 	worker *worker
 	fleet  *fleet.Fleet
+	redis  *testkit.Server
 	probes string
 	gate   chan error // what the load returns, once
+	fake   *fakeModel
 	stop   context.CancelFunc
 	ended  chan error
 }
@@ -48,6 +53,7 @@ func newTrial(t *testing.T, redis *testkit.Server, space vector.Space, change fu
 	}
 	cfg := config{conn: conn, lanes: []tasks.Lane{tasks.Query, tasks.Live}, serveFlags: serveFlags{
 		alias: "quote", concurrency: 32, queries: 4, http: boot.Address{HostPort: "127.0.0.1:0"}, grace: 5 * time.Second,
+		accessTimeout: 30 * time.Second,
 	}}
 	if change != nil {
 		change(&cfg)
@@ -57,15 +63,16 @@ func newTrial(t *testing.T, redis *testkit.Server, space vector.Space, change fu
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Close() })
-	x := &trial{t: t, fleet: f, worker: newWorker(testkit.Logger(t), cfg), gate: make(chan error, 1), ended: make(chan error, 1)}
-	fake := &embedtest.Embedder{}
+	x := &trial{
+		t: t, fleet: f, redis: redis, worker: newWorker(testkit.Logger(t), cfg), gate: make(chan error, 1), ended: make(chan error, 1),
+		fake: &fakeModel{stalled: make(chan struct{}), lost: make(chan struct{})},
+	}
 	x.worker.load = func(ctx context.Context) (*loaded, error) {
+		x.fake.loads.Add(1)
+		x.worker.staged(engine.Stage{Name: "checking"})
 		select {
 		case err := <-x.gate:
-			return &loaded{
-				Embedder: fake, space: space, dim: fake.Dim(), waiting: func() int { return 0 },
-				stats: func() any { return "fake" }, close: func(context.Context) error { return nil },
-			}, err
+			return x.fake.loaded(space), err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -78,6 +85,60 @@ func newTrial(t *testing.T, redis *testkit.Server, space vector.Space, change fu
 	x.probes = "http://" + (<-address).String()
 	t.Cleanup(stop)
 	return x
+}
+
+// A fakeModel is what a trial's worker loads.
+type fakeModel struct {
+	embedtest.Embedder
+	loads   atomic.Int32
+	stalled chan struct{} // a text "stall" is inside until it is closed
+	lost    chan struct{} // closed when no device is left
+
+	mu     sync.Mutex
+	limits embedder.Limits
+}
+
+func (m *fakeModel) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
+	if strings.HasPrefix(text, "stall") {
+		<-m.stalled // as a native call that does not come back: it heeds no context
+	}
+	return m.Embedder.EmbedDocument(ctx, text)
+}
+
+func (m *fakeModel) loaded(space vector.Space) *loaded {
+	return &loaded{
+		Embedder: m, space: space, dim: m.Dim(), precision: "fp32", runners: 2,
+		stats: func() embedder.Stats {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return embedder.Stats{State: embedder.Ready, Device: "cpu", Limits: m.limits, Counts: embedder.Counts{Loads: int64(m.loads.Load())}}
+		},
+		limits: func(c embedder.LimitChange) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if *c.MaxAccess == 666 {
+				return errors.New("max access 666 is not for this model")
+			}
+			m.limits.MaxAccess, m.limits.MaxWaiting, m.limits.AccessTimeout = *c.MaxAccess, *c.MaxWaiting, time.Duration(*c.AccessTimeout)
+			return nil
+		},
+		lost:  m.lost,
+		close: func(context.Context) error { return nil },
+	}
+}
+
+// statusz is the answer of /statusz.
+type statusz struct {
+	Worker queue.Worker   `json:"worker"`
+	Engine embedder.Stats `json:"engine"`
+}
+
+func (x *trial) status() (s statusz) {
+	x.t.Helper()
+	if code, body := x.get("/statusz"); code != http.StatusOK || json.Unmarshal([]byte(body), &s) != nil {
+		x.t.Errorf("/statusz: %d %s", code, body)
+	}
+	return s
 }
 
 func (x *trial) get(path string) (int, string) {
@@ -145,11 +206,21 @@ func (x *trial) enqueue(texts ...string) []queue.Receipt {
 	return receipts
 }
 
+// finds searches for the text of a document, which is named like it, among so many.
+func (x *trial) finds(text string, among int) {
+	x.t.Helper()
+	service := x.fleet.Search(testkit.Logger(x.t), "quote", &search.Options{Timeout: testPatience})
+	result, err := service.Search(x.t.Context(), text, 1, store.Filter{})
+	if err != nil || len(result.Hits) != 1 || result.Hits[0].Document.ID != text || result.Hits[0].Score < 0.999 || result.Documents != among {
+		x.t.Errorf("search: %+v, %v", result, err)
+	}
+}
+
 func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
 	receipts := x.enqueue("one", "two", "three")
-	x.until("the worker shows itself", func() bool { return x.state() == loading })
-	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, loading) {
+	x.until("the worker shows itself", func() bool { return x.state() == queue.StateLoading })
+	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, queue.StateLoading) {
 		t.Errorf("/readyz while loading: %d %q", code, body)
 	}
 	if code, _ := x.get("/livez"); code != http.StatusOK {
@@ -169,7 +240,10 @@ func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 	if failures, err := x.fleet.Queue.Wait(t.Context(), receipts, nil); err != nil || len(failures) > 0 {
 		t.Fatalf("waiting: %v, %v", failures, err)
 	}
-	x.until("ready", func() bool { code, _ := x.get("/readyz"); return code == http.StatusOK && x.state() == ready })
+	x.until("ready", func() bool {
+		code, _ := x.get("/readyz")
+		return code == http.StatusOK && x.state() == queue.StateReady
+	})
 	rec, err := x.fleet.Store.Get(t.Context(), "quote", "two")
 	if err != nil || rec.Space != "s1" || len(rec.Chunks) != 1 {
 		t.Errorf("stored %+v, %v", rec, err)
@@ -177,20 +251,12 @@ func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 	if _, body := x.get("/metrics"); !strings.Contains(body, `embed_tasks_total{code="stored",kind="embed:document",outcome="done"} 3`) {
 		t.Errorf("/metrics does not count 3 stored documents:\n%s", body)
 	}
-	var status struct {
-		Worker queue.Worker `json:"worker"`
-		Engine string       `json:"engine"`
-	}
-	if _, body := x.get("/statusz"); json.Unmarshal([]byte(body), &status) != nil || status.Worker.State != ready || status.Engine != "fake" {
-		t.Errorf("/statusz: %s", body)
+	if s := x.status(); s.Worker.State != queue.StateReady || s.Engine.State != embedder.Ready || s.Worker.Dim != x.fake.Dim() ||
+		s.Worker.Device != "cpu" || s.Worker.Precision != "fp32" || s.Worker.Runners != 2 || s.Worker.Memory.RSS == 0 {
+		t.Errorf("/statusz: %+v", s)
 	}
 
-	service := x.fleet.Search(testkit.Logger(t), "quote", &search.Options{Timeout: testPatience})
-	result, err := service.Search(t.Context(), "three", 1, store.Filter{})
-	if err != nil || len(result.Hits) != 1 || result.Hits[0].Document.ID != "three" || result.Hits[0].Score < 0.999 || result.Documents != 3 {
-		t.Errorf("search: %+v, %v", result, err)
-	}
-
+	x.finds("three", 3)
 	x.stop()
 	if err := x.end(); err != nil {
 		t.Errorf("ended with %v", err)
@@ -225,7 +291,7 @@ func TestAFetchThatFailsIsWorthARestart(t *testing.T) {
 
 func TestStoppedWhileLoading(t *testing.T) {
 	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
-	x.until("the worker shows itself", func() bool { return x.state() == loading })
+	x.until("the worker shows itself", func() bool { return x.state() == queue.StateLoading })
 	x.stop()
 	if err := x.end(); err != nil {
 		t.Errorf("ended with %v", err)
@@ -236,7 +302,7 @@ func TestAnAliasKeepsItsSpace(t *testing.T) {
 	redis := testkit.RedisServer(t)
 	first := newTrial(t, redis, "s1", nil)
 	first.gate <- nil
-	first.until("ready", func() bool { return first.state() == ready })
+	first.until("ready", func() bool { return first.state() == queue.StateReady })
 	first.stop()
 	if err := first.end(); err != nil {
 		t.Fatal(err)
@@ -252,7 +318,7 @@ func TestAnAliasKeepsItsSpace(t *testing.T) {
 
 	third := newTrial(t, redis, "s2", func(c *config) { c.reembed = true })
 	third.gate <- nil
-	third.until("ready", func() bool { return third.state() == ready })
+	third.until("ready", func() bool { return third.state() == queue.StateReady })
 	third.stop()
 	if err := third.end(); err != nil {
 		t.Error(err)
@@ -292,7 +358,7 @@ func TestATakenOverWorkerMakesRoom(t *testing.T) {
 	redis := testkit.RedisServer(t)
 	first := newTrial(t, redis, "s1", nil)
 	first.gate <- nil
-	first.until("ready", func() bool { return first.state() == ready })
+	first.until("ready", func() bool { return first.state() == queue.StateReady })
 	if err := first.fleet.Store.ClaimSpace(t.Context(), "quote", "s2", store.ReEmbed); err != nil {
 		t.Fatal(err)
 	}
@@ -311,6 +377,17 @@ func TestATakenOverWorkerMakesRoom(t *testing.T) {
 	second.stop()
 	if err := second.end(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A model that serves no more ends its worker, in a way that a supervisor tries again.
+func TestALostModelEndsTheWorker(t *testing.T) {
+	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
+	x.gate <- nil
+	x.until("ready", func() bool { return x.state() == queue.StateReady })
+	close(x.fake.lost)
+	if err := x.end(); !errors.Is(err, errLost) || errors.Is(err, boot.ErrModel) {
+		t.Errorf("ended with %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -97,5 +98,60 @@ func TestMissingBinary(t *testing.T) {
 	c := supervise.New(slog.New(slog.DiscardHandler), "worker", []string{"/does/not/exist"}, nil, nil)
 	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "starting worker") {
 		t.Errorf("Run() = %v", err)
+	}
+}
+
+// TestCrashesAreTold checks what the child and the owner learn of crashes, and that 0 may be an end.
+func TestCrashesAreTold(t *testing.T) {
+	t.Parallel()
+	var told []supervise.Crash
+	var out bytes.Buffer
+	c := child(t, `echo "crash $CRASHES of $MARK"; [ "$CRASHES" = 2 ] && exit 0; [ "$CRASHES" = 1 ] && exit 7; kill -SEGV $$`, supervise.Options{
+		MinDelay: time.Millisecond, Output: &out,
+		Final:   func(status int) bool { return status == 0 },
+		Env:     func(crashes int) []string { return []string{fmt.Sprint("CRASHES=", crashes), "MARK=x"} },
+		Crashed: func(c supervise.Crash) { told = append(told, c) },
+	})
+	if err := c.Run(t.Context()); err != nil {
+		t.Errorf("Run() = %v of a child that ended with 0", err)
+	}
+	if want := "crash 0 of x\ncrash 1 of x\ncrash 2 of x\n"; out.String() != want {
+		t.Errorf("the child said %q, want %q", out.String(), want)
+	}
+	if len(told) != 2 || !strings.HasPrefix(told[0].How, "signal: segmentation fault") || told[0].Count != 1 || told[0].Again != time.Millisecond ||
+		told[0].PID == told[1].PID || told[1] != (supervise.Crash{How: "exit status 7", PID: told[1].PID, Count: 2, Recent: 2, Again: 2 * time.Millisecond}) {
+		t.Errorf("told %+v", told)
+	}
+}
+
+func TestTheLastCrashIsToldToo(t *testing.T) {
+	t.Parallel()
+	var told []supervise.Crash
+	c := child(t, "exit 3", supervise.Options{Crashes: 2, MinDelay: time.Millisecond, Crashed: func(c supervise.Crash) { told = append(told, c) }})
+	if err := c.Run(t.Context()); !errors.Is(err, supervise.ErrGaveUp) {
+		t.Errorf("Run() = %v", err)
+	}
+	if len(told) != 2 || told[1].Again != 0 || told[1].Recent != 2 {
+		t.Errorf("told %+v", told)
+	}
+}
+
+// Whoever wants to end the child's processes is told of each, and they are started again.
+func TestStartedIsTold(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	pids := map[int]bool{}
+	c := child(t, "while :; do sleep 0.01; done", supervise.Options{Crashes: 10, MinDelay: time.Millisecond, Started: func(p *os.Process) {
+		if pids[p.Pid] = true; len(pids) == 3 {
+			cancel()
+			return
+		}
+		if err := p.Kill(); err != nil {
+			t.Error(err)
+		}
+	}})
+	if err := c.Run(ctx); err != nil || len(pids) != 3 {
+		t.Errorf("Run() = %v after %d processes", err, len(pids))
 	}
 }

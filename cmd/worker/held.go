@@ -1,0 +1,12 @@
+package main
+
+// held reports whether the queue holds this worker's lanes back; not before it serves.
+func (w *worker) held() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queue == nil {
+		return false
+	}
+	_, cause := w.queue.Held()
+	return cause != nil
+}
