@@ -56,12 +56,20 @@ func run(ctx context.Context, args []string, getenv boot.Getenv) error {
 	flags.StringVar(&b.out, "out", "bench/latest.json", "where the figures go")
 	flags.IntVar(&b.rounds, "rounds", 3, "rounds, of which medians are taken")
 	flags.IntVar(&b.texts, "texts", 3000, "texts to embed")
+	queued := flags.Int("queue", 0, "measure only the queue, with so many tasks that do nothing")
+	workers := flags.Int("memory", 0, "measure only boots and memory, with so many workers side by side (at least 2)")
 	child := flags.String("child", "", "measure one contestant in this process (used by bench itself)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *child != "" {
 		return b.child(ctx, *child, flags.Args())
+	}
+	if *workers > 1 {
+		return b.memory(ctx, *workers)
+	}
+	if *queued > 0 {
+		return b.queue(ctx, *queued)
 	}
 	return b.all(ctx)
 }
@@ -90,7 +98,7 @@ func (b *bench) child(ctx context.Context, name string, args []string) error {
 		}
 		m, err = b.runLimit(ctx, args[0], flop)
 	default:
-		return fmt.Errorf("no contestant is called %q", name)
+		m, err = queueChild(ctx, name, args)
 	}
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ type addCommand struct {
 	limit   time.Duration
 	full    string // what to do about a full lane
 	pending int
+	pendMB  int
 
 	alias    string
 	counts   counts
@@ -64,6 +65,7 @@ func (c *addCommand) register(cmd *cobra.Command) {
 	c.own.Duration(&c.limit, "wait-timeout", 0, [2]time.Duration{0, 30 * 24 * time.Hour}, "longest wait; 0 is no limit")
 	c.own.Choice(&c.full, "when-full", "wait", []string{"wait", "fail"}, "what to do while a lane, or Redis, has no room")
 	c.own.Int(&c.pending, "max-pending", 1_000_000, [2]int{0, 1 << 30}, "documents that may wait in a lane; 0 is no limit")
+	c.own.Int(&c.pendMB, "max-pending-mb", 0, [2]int{0, 1 << 20}, "megabytes of tasks that may wait in a lane, by a sample of their sizes; 0 is no limit")
 	lanes := []string{string(tasks.Live), string(tasks.Backfill), string(tasks.Query)}
 	c.own.Choice(&c.lane, "lane", string(tasks.Live), lanes, "lane to enqueue into")
 	c.own.Duration(&c.timeout, "task-timeout", 0, [2]time.Duration{0, time.Hour}, "deadline of one task, whole seconds; 0 goes by its size")
@@ -86,7 +88,7 @@ func (c *addCommand) run(cmd *cobra.Command, args []string) error {
 	if c.alias, err = c.fleet.Model(ctx, c.model); err != nil {
 		return err
 	}
-	c.fleet.Limit(queue.Limits{Tasks: int64(c.pending), Queries: int64(c.pending)})
+	c.fleet.Limit(queue.Limits{Tasks: int64(c.pending), Queries: int64(c.pending), Bytes: int64(c.pendMB) << 20})
 	err = c.enqueueAll(ctx, name, items)
 	if err == nil && c.wait {
 		err = c.await(ctx)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -237,6 +238,9 @@ func (c *deadCommand) replay(cmd *cobra.Command, ids []string) error {
 	if bar != nil {
 		bar.Done()
 	}
+	if r.Replayed > 0 {
+		err = errors.Join(err, c.audit(cmd.Context(), queue.EventReplayed, alias, fmt.Sprintf("%d of %d chosen", r.Replayed, r.Chosen)))
+	}
 	if err != nil {
 		return err
 	}
@@ -262,6 +266,9 @@ func (c *deadCommand) drop(cmd *cobra.Command, ids []string) error {
 		return boot.Usagef("drop: say which by ids or filters, or --all")
 	}
 	n, err := c.fleet.Dead.Drop(cmd.Context(), alias, f)
+	if n > 0 {
+		err = errors.Join(err, c.audit(cmd.Context(), queue.EventDropped, alias, strconv.Itoa(n)))
+	}
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,8 @@ func TestDeadLetters(t *testing.T) {
 	expect(t, status, 0, out, "1 dropped")
 	status, out, _ = call(t, redis, "", "dead", "replay", "--cause", "permanent", "--json")
 	expect(t, status, 0, out, `"chosen":1,"replayed":1`)
+	status, out, _ = call(t, redis, "", "fleet", "events")
+	expect(t, status, 0, out, "dead letters dropped", "dead letters replayed", "1 of 1 chosen", "somebody@")
 	for _, args := range [][]string{{"drop"}, {"list", "--lane", "fast"}, {"show"}, {"list", "--older", "-1s"}} {
 		if status, _, problems := call(t, redis, "", append([]string{"dead"}, args...)...); status != 2 {
 			t.Errorf("%v: status %d: %s", args, status, problems)

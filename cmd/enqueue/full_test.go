@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +24,12 @@ func TestFullLane(t *testing.T) {
 	go func() {
 		done <- run(t.Context(), []string{"--model", "quote", "--max-pending", "2", "--wait"}, streams{
 			in: strings.NewReader("a\nb\nc\nd\n"), out: &stdout, err: stderr,
-			getenv: func(k string) (string, bool) { return redis.URL(), k == "REDIS_URL" },
+			getenv: func(k string) (string, bool) {
+				if k != "REDIS_URL" {
+					return "", false
+				}
+				return redis.URL(), true
+			},
 		})
 	}()
 	select {
@@ -32,6 +39,23 @@ func TestFullLane(t *testing.T) {
 	}
 	startWorker(t, redis)
 	expect(t, <-done, 0, stdout.String(), "4 read, 2 enqueued, 2 known already, 0 bad; 4 stored")
+}
+
+func TestFullByBytes(t *testing.T) {
+	redis := testkit.RedisServer(t)
+	var lines strings.Builder
+	random := rand.NewChaCha8([32]byte{})
+	for range 5 { // some 300 kB each, which no compression takes away
+		noise := make([]byte, 400_000)
+		_, _ = random.Read(noise) // never fails
+		lines.WriteString(base64.StdEncoding.EncodeToString(noise) + "\n")
+	}
+	status, out, _ := call(t, redis, lines.String(), "--model", "quote")
+	expect(t, status, 0, out, "5 read, 5 enqueued")
+	status, _, problems := call(t, redis, "small\n", "--model", "quote", "--max-pending-mb", "1", "--when-full", "fail")
+	expect(t, status, 1, problems, "lane live of quote has no room", "try again in")
+	status, out, _ = call(t, redis, "small\n", "--model", "quote", "--max-pending-mb", "100", "--when-full", "fail")
+	expect(t, status, 0, out, "1 enqueued")
 }
 
 // watched is an output that tells when a part has been written to it, in one piece.

@@ -49,7 +49,8 @@ func Env(names ...string) Option { return func(e *entry) { e.env = append(e.env,
 // mean another thing in another binary.
 func OnlyEnv(names ...string) Option { return func(e *entry) { e.env = names } }
 
-// Secret keeps the value out of logs.
+// Secret keeps the value out of logs, and lets a file hold it: where $NAME sets the flag, $NAME_FILE names
+// the file, as container runtimes mount secrets.
 func Secret(e *entry) { e.secret = true }
 
 // Check adds a condition on the final value.
@@ -64,7 +65,7 @@ func (c *Config) add(name string, opts []Option) {
 		o(&e)
 	}
 	f := c.flags.Lookup(name)
-	f.Usage += " [$" + strings.Join(e.env, ", $") + "]"
+	f.Usage += " [$" + strings.Join(e.env, ", $") + e.fileHelp() + "]"
 	c.entries = append(c.entries, e)
 }
 
@@ -132,16 +133,19 @@ func (c *Config) Resolve(getenv Getenv) error {
 		from := "--" + e.name
 		if f := c.flags.Lookup(e.name); !f.Changed {
 			for _, name := range e.env {
-				value, ok := getenv(name)
-				if !ok || value == "" {
+				origin, value, err := e.lookup(getenv, name)
+				if value == "" && err == nil {
 					continue
 				}
-				from = "$" + name
+				from = "$" + origin
 				if f.Value.Type() == "bool" {
 					value = truth(value)
 				}
-				if err := c.flags.Set(e.name, value); err != nil {
-					problems = append(problems, fmt.Errorf("%s: %w", from, e.mask(value, err)))
+				if err == nil {
+					err = e.mask(value, c.flags.Set(e.name, value))
+				}
+				if err != nil {
+					problems = append(problems, fmt.Errorf("%s: %w", from, err))
 				}
 				break
 			}
@@ -173,7 +177,7 @@ func truth(value string) string {
 
 // mask keeps a secret's value out of the parser's error.
 func (e entry) mask(value string, err error) error {
-	if e.secret && strings.Contains(err.Error(), value) {
+	if e.secret && err != nil && strings.Contains(err.Error(), value) {
 		return errors.New("bad value (not shown)")
 	}
 	return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/search"
 	"github.com/embedfleet/embedfleet/store"
@@ -28,6 +29,8 @@ type Fleet struct {
 	Lanes   *queue.Lanes
 	Workers *queue.Workers
 	Dead    *queue.Dead
+	Control *queue.Control
+	Events  *queue.Events
 
 	rdb redis.UniversalClient
 }
@@ -38,14 +41,21 @@ func Open(ctx context.Context, conn queue.Conn) (*Fleet, error) {
 	if err := rdb.Ping(ctx).Err(); err != nil {
 		return nil, errors.Join(fmt.Errorf("reaching %v: %w", conn, err), rdb.Close())
 	}
+	return New(rdb), nil
+}
+
+// New is Open over a client that there is, whether Redis answers or not. Closing the fleet closes the client.
+func New(rdb redis.UniversalClient) *Fleet {
 	return &Fleet{
 		Queue:   queue.NewClient(rdb, nil),
 		Store:   storeredis.New(rdb),
 		Lanes:   queue.NewLanes(rdb),
 		Workers: queue.NewWorkers(rdb),
 		Dead:    queue.NewDead(rdb),
+		Control: queue.NewControl(rdb),
+		Events:  queue.NewEvents(rdb),
 		rdb:     rdb,
-	}, nil
+	}
 }
 
 // Fsck looks for inconsistencies of the queue.
@@ -120,7 +130,7 @@ func (f *Fleet) Search(log *slog.Logger, alias string, opts *search.Options) *se
 type one struct{ client *queue.Client }
 
 func (o one) Enqueue(ctx context.Context, t tasks.Task) error {
-	receipts, err := o.client.Enqueue(ctx, []tasks.Task{t})
+	receipts, err := o.client.Enqueue(ctx, trace.Stamp(ctx, []tasks.Task{t}))
 	if err != nil {
 		return err
 	}
