@@ -168,8 +168,15 @@ func each(br *bufio.Reader, parse func([]byte) (vector.Document, error)) iter.Se
 	}
 }
 
-// valid refuses bytes that are not UTF-8 here, because a JSON decoder would replace them without a word.
+// valid refuses bytes that are not UTF-8 here, because a JSON decoder would replace them without a word. Texts
+// in UTF-16 may pass for UTF-8 but for their NULs, which nobody can embed.
 func valid(line []byte) error {
+	if isUTF16(line) {
+		return errors.New("the file begins with the mark of UTF-16, want UTF-8; convert it first, as by iconv -f UTF-16 -t UTF-8")
+	}
+	if i := bytes.IndexByte(line, 0); i >= 0 {
+		return fmt.Errorf("byte %d of the line is NUL, as in UTF-16, want UTF-8; convert the file first, as by iconv -f UTF-16LE -t UTF-8", i+1)
+	}
 	if utf8.Valid(line) {
 		return nil
 	}
@@ -181,6 +188,11 @@ func valid(line []byte) error {
 		i += n
 	}
 	return nil
+}
+
+// isUTF16 tells by the byte order mark that a file in UTF-16 begins with.
+func isUTF16(line []byte) bool {
+	return bytes.HasPrefix(line, []byte{0xff, 0xfe}) || bytes.HasPrefix(line, []byte{0xfe, 0xff})
 }
 
 // readLine returns the next line without its end, or errLong after skipping one that is too long.

@@ -53,6 +53,9 @@ func TestRead(t *testing.T) {
 			"bad JSON lines", intake.JSONL, "{\"text\":\"a\"\n{\"txet\":\"a\"}\n{\"text\":1}\n{\"text\":\"b\"} {}\n{\"text\":\"c\"}",
 			[]want{{1, "", "ends inside"}, {2, "", "txet"}, {3, "", "number"}, {4, "", "more than one"}, {5, "c", ""}},
 		},
+		{"UTF-16 with its mark", intake.Text, "\xff\xfe\xac\xac\n\x00", []want{{1, "", "UTF-16"}, {2, "", "UTF-16"}}},
+		{"UTF-16 without a mark, that would pass for UTF-8", intake.Text, "h\x00i\x00", []want{{1, "", "UTF-16"}}},
+		{"UTF-16 big end first", intake.JSONL, "\xfe\xff\x00{", []want{{1, "", "UTF-16"}}},
 		{"JSON with bytes that are not UTF-8", intake.JSONL, "{\"text\":\"\xff\"}\n{\"text\":\"b\"}", []want{{1, "", "not UTF-8"}, {2, "b", ""}}},
 		{"CSV", intake.CSV, "ID,Text\n1,a\n2,\"b\nc\"\n\n3,d", []want{{2, "a", ""}, {3, "b\nc", ""}, {6, "d", ""}}},
 		{

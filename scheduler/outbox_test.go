@@ -158,7 +158,7 @@ func storeDocument(t *testing.T, s *storeredis.Store, d vector.Document) {
 // TestAWipedMemoryIsRebuiltFromTheStore: nothing that is stored is enqueued again.
 func TestAWipedMemoryIsRebuiltFromTheStore(t *testing.T) {
 	t.Parallel()
-	_, rdb := testkit.MiniRedis(t)
+	rdb := testkit.Redis(t)
 	c := &crash{Source: ledger.New(rdb).Source("x", time.Hour), client: queue.NewClient(rdb, nil), store: storeredis.New(rdb), at: -1}
 	list := items(1200)
 	for _, it := range list[:1100] {

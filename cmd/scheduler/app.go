@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/scheduler"
+	"github.com/embedfleet/embedfleet/scheduler/alike"
 	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/scheduler/news"
@@ -26,6 +28,7 @@ type app struct {
 	config   *boot.Config
 	settings settings
 	logs     boot.Log
+	traces   boot.Trace
 
 	cfg     config
 	log     *slog.Logger
@@ -48,6 +51,11 @@ func (a *app) opened(f func(*cobra.Command, []string) error) func(*cobra.Command
 			return err
 		}
 		a.log = a.logs.Logger(a.err)
+		untrace, err := a.trace(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer untrace()
 		boot.RedisLog(a.log)
 		a.rdb = a.cfg.conn.Client()
 		defer a.rdb.Close()
@@ -58,12 +66,29 @@ func (a *app) opened(f func(*cobra.Command, []string) error) func(*cobra.Command
 	}
 }
 
+// trace opens the way of spans that the flags name. The last are sent by end; those that get lost are no reason
+// to fail.
+func (a *app) trace(ctx context.Context) (end func(), err error) {
+	if a.tracer != nil {
+		return func() {}, nil
+	}
+	o := trace.Options{Collector: a.traces.Collector, Percent: a.traces.Percent, Logger: a.log}
+	if a.tracer, err = trace.Open(ctx, "scheduler", o); err != nil {
+		return nil, boot.Usagef("--otlp: %w", err)
+	}
+	return func() {
+		if err := a.tracer.Close(); err != nil {
+			a.log.Warn("spans were not sent", "err", err)
+		}
+	}, nil
+}
+
 // enqueuer tells tasks that can never be taken from a queue that takes none now. The latter is an error of
 // the whole call: what was taken meets itself when all is enqueued again.
 type enqueuer struct{ client *queue.Client }
 
 func (e enqueuer) Enqueue(ctx context.Context, list []tasks.Task) ([]error, error) {
-	receipts, err := e.client.Enqueue(ctx, list)
+	receipts, err := e.client.Enqueue(ctx, trace.Stamp(ctx, list))
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +124,26 @@ func (a *app) jobs() ([]scheduler.Job, error) {
 		}
 		jobs = append(jobs, j)
 	}
+	if source := a.sources[news.Source]; source != nil && a.cfg.alike > 0 {
+		marker := alike.New(a.log, alike.Parts{
+			Alias: a.cfg.alias, Source: news.Source, Threshold: float64(a.cfg.alike) / 100, Store: a.store, Progress: source,
+		})
+		jobs = append(jobs, scheduler.Job{Schedule: alike.Schedule(news.Source), Timeout: 5 * time.Minute, Do: marker.Run})
+	}
+	for i := range jobs {
+		jobs[i].Do = a.traced(jobs[i].Do)
+	}
 	return jobs, nil
+}
+
+// traced makes a span of each run of a job; the documents it brings are within.
+func (a *app) traced(do func(context.Context, scheduler.Tick) (scheduler.Report, error)) func(context.Context, scheduler.Tick) (scheduler.Report, error) {
+	return func(ctx context.Context, t scheduler.Tick) (scheduler.Report, error) {
+		ctx, end := a.tracer.Span(ctx, "crawl "+t.Job, "slot", scheduler.SlotName(t.Job, t.Slot))
+		r, err := do(ctx, t)
+		end(err, "items", r.Items, "new", r.New)
+		return r, err
+	}
 }
 
 // openDART makes the client; limit is the day's quota.

@@ -156,104 +156,74 @@ func newResume(a *app) *cobra.Command {
 	return cmd
 }
 
-// A jobView is a job in /statusz and in the command status.
-type jobView struct {
-	Job       string           `json:"job"`
-	Source    string           `json:"source"`
-	Next      time.Time        `json:"next"`
-	LastOK    time.Time        `json:"last_ok,omitzero"`
-	Report    scheduler.Report `json:"report"`
-	Failures  int              `json:"failures,omitempty"`
-	Error     string           `json:"error,omitempty"`
-	Paused    string           `json:"paused,omitempty"`
-	Until     time.Time        `json:"paused_until,omitzero"`
-	Freshness *freshView       `json:"freshness,omitempty"`
+// overview returns what is known of every source: those that this process would crawl, and those that others do.
+func (a *app) overview(ctx context.Context, jobs []scheduler.Job) ([]ledger.SourceStatus, error) {
+	return a.ledger.Status(ctx, schedules(jobs)...)
 }
 
-// A freshView is how fast a source's documents can be searched, in seconds.
-type freshView struct {
-	Documents int     `json:"documents"`
-	P50       float64 `json:"p50"`
-	P95       float64 `json:"p95"`
-	P99       float64 `json:"p99"`
-	Awaited   int64   `json:"awaited"`
-}
-
-func (a *app) overview(ctx context.Context, jobs []scheduler.Job) ([]jobView, error) {
-	list := []jobView{}
-	for _, j := range jobs {
-		s, err := a.ledger.Job(ctx, j.Source, j.Job)
-		if err != nil {
-			return nil, err
-		}
-		v := jobView{
-			Job: j.Job, Source: j.Source, LastOK: s.LastOK, Report: s.Report, Failures: s.Failures, Error: s.Error,
-			Paused: s.Paused, Until: s.Until,
-		}
-		if next, err := j.Next(time.Now(), 1); err == nil && len(next) > 0 {
-			v.Next = next[0]
-		}
-		if source := a.sources[j.Source]; source != nil {
-			if v.Freshness, err = fresh(ctx, source); err != nil {
-				return nil, err
-			}
-		}
-		list = append(list, v)
+func schedules(jobs []scheduler.Job) []scheduler.Schedule {
+	list := make([]scheduler.Schedule, len(jobs))
+	for i, j := range jobs {
+		list[i] = j.Schedule
 	}
-	return list, nil
-}
-
-func fresh(ctx context.Context, source *ledger.Source) (*freshView, error) {
-	l, err := source.Latency(ctx)
-	if err != nil {
-		return nil, err
-	}
-	n, _, err := source.Awaited(ctx)
-	return &freshView{l.Documents, l.P50.Seconds(), l.P95.Seconds(), l.P99.Seconds(), n}, err
+	return list
 }
 
 func newStatus(a *app) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "status", Short: "show jobs, failures, pauses and freshness", Args: boot.NoArgs}
+	cmd := &cobra.Command{Use: "status", Short: "show jobs, failures, pauses, feeds and freshness", Args: boot.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = a.opened(func(cmd *cobra.Command, _ []string) error {
 		jobs, err := a.jobs()
 		if err != nil {
 			return err
 		}
-		views, err := a.overview(cmd.Context(), jobs)
+		list, err := a.overview(cmd.Context(), jobs)
 		if err != nil {
 			return err
 		}
 		if asJSON {
-			return json.NewEncoder(a.out).Encode(views)
+			return json.NewEncoder(a.out).Encode(list)
 		}
-		var rows [][]string
-		for _, v := range views {
-			rows = append(rows, v.row())
-		}
-		return term.Table(a.out, []string{"job", "last done", "next", "new", "failures", "fresh p50/p99", "awaited", "trouble"},
-			[]int{0, 0, 0, 0, 0, 0, 0, 60}, rows)
+		return a.table(list)
 	})
 	return cmd
 }
 
-func (v jobView) row() []string {
-	clock := func(t time.Time) string {
-		if t.IsZero() {
-			return "never"
+// table shows sources to people: a line per job, and one per feed that fails.
+func (a *app) table(list []ledger.SourceStatus) error {
+	var rows [][]string
+	for _, s := range list {
+		for _, j := range s.Jobs {
+			rows = append(rows, row(s, j))
 		}
-		return t.In(scheduler.KST).Format("01-02 15:04")
+		for _, f := range s.Failing() {
+			rows = append(rows, []string{"  feed " + f.Name, clock(f.OK), clock(f.Wait), "", strconv.Itoa(f.Fails), "", "", f.Error})
+		}
 	}
-	trouble := v.Paused
-	if trouble == "" && v.Failures > 0 {
-		trouble = v.Error
+	return term.Table(a.out, []string{"job", "last done", "next", "new", "failures", "fresh p50/p99", "awaited", "trouble"},
+		[]int{0, 0, 0, 0, 0, 0, 0, 60}, rows)
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "never"
 	}
-	p, awaited := "", ""
-	if v.Freshness != nil {
-		p, awaited = fmt.Sprintf("%.0f s / %.0f s", v.Freshness.P50, v.Freshness.P99), strconv.FormatInt(v.Freshness.Awaited, 10)
+	return t.In(scheduler.KST).Format("01-02 15:04")
+}
+
+func row(s ledger.SourceStatus, j ledger.Job) []string {
+	trouble := s.Paused
+	if trouble == "" && j.Failures > 0 {
+		trouble = j.Error
 	}
-	return []string{v.Job, clock(v.LastOK), clock(v.Next), strconv.Itoa(v.Report.New), strconv.Itoa(v.Failures), p, awaited, trouble}
+	if trouble == "" && !j.Kept {
+		trouble = "no scheduler keeps it"
+	}
+	return []string{
+		j.Job, clock(j.LastSlot), clock(j.Next), strconv.Itoa(j.Report.New), strconv.Itoa(j.Failures),
+		fmt.Sprintf("%.0f s / %.0f s", s.Freshness.P50, s.Freshness.P99), strconv.FormatInt(s.Freshness.Awaited, 10), trouble,
+	}
 }
 
 func newBackfill(a *app) *cobra.Command {

@@ -18,6 +18,9 @@ import (
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
+// defaultHTTP is where the probes are, and where `scheduler health` looks for them.
+const defaultHTTP = "127.0.0.1:8083"
+
 // settings are the flags.
 type settings struct {
 	redisURL, alias, http, agent string
@@ -29,6 +32,7 @@ type settings struct {
 	quota                    int
 
 	feeds string
+	alike int // percent
 
 	naver, naverID, naverSecret string
 	queries                     []string
@@ -37,7 +41,7 @@ type settings struct {
 func (f *settings) register(c *boot.Config) {
 	c.String(&f.redisURL, "redis-url", "redis://127.0.0.1:6379", "the queue's Redis", boot.Env("REDIS_URL"), boot.Secret)
 	c.String(&f.alias, "alias", "", "alias of the model that embeds what is found")
-	c.String(&f.http, "http", "127.0.0.1:8083", "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
+	c.String(&f.http, "http", defaultHTTP, "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
 	c.String(&f.agent, "user-agent", "embedfleet/1", "how requests introduce themselves; put an address in it where people can complain")
 	c.String(&f.dartKey, "dart-key", "", "OpenDART's key, 40 characters; without it DART is not crawled", boot.Env("OPENDART_API_KEY", "DART_API_KEY"), boot.Secret)
 	c.String(&f.dartURL, "dart-url", dart.BaseURL, "OpenDART's address")
@@ -48,6 +52,7 @@ func (f *settings) register(c *boot.Config) {
 	c.Strings(&f.bodies, "dart-bodies", nil, "embed the bodies of reports whose names begin so; default none")
 	c.Int(&f.quota, "dart-quota", dart.DefaultQuota, [2]int{1, 1 << 20}, "calls a Korean day, of all processes with the key")
 	c.String(&f.feeds, "feeds", "", "file with the list of feeds, read again when it changes; without it no feed is crawled")
+	c.Int(&f.alike, "near-duplicates", 97, [2]int{0, 100}, "cosine, in percent, from which news are marked as telling what earlier news told; 0 marks none")
 	c.Choice(&f.naver, "naver", "off", []string{"off", "legacy", "hub"}, "Naver's search: off until somebody has read its terms")
 	c.String(&f.naverID, "naver-id", "", "Naver's client id", boot.Secret)
 	c.String(&f.naverSecret, "naver-secret", "", "Naver's client secret", boot.Secret)
@@ -137,6 +142,7 @@ func newRoot(s streams) *cobra.Command {
 	a.config = boot.New(root.PersistentFlags())
 	a.settings.register(a.config)
 	a.logs.Register(a.config)
-	root.AddCommand(newRun(a), newNext(a), newPause(a), newResume(a), newStatus(a), newBackfill(a))
+	a.traces.Register(a.config)
+	root.AddCommand(boot.NewHealth("http", defaultHTTP, s.out, s.getenv), newRun(a), newNext(a), newPause(a), newResume(a), newStatus(a), newBackfill(a))
 	return root
 }

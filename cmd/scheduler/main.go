@@ -11,17 +11,19 @@ import (
 	"syscall"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/internal/trace"
 )
 
 // streams are a process's ends; tests replace them.
 type streams struct {
 	out, err io.Writer
 	getenv   boot.Getenv
+	tracer   *trace.Tracer // nil: as the flags say
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr, os.LookupEnv})
+	code := run(ctx, os.Args[1:], streams{out: os.Stdout, err: os.Stderr, getenv: os.LookupEnv})
 	stop()
 	os.Exit(code)
 }

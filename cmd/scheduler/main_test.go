@@ -18,9 +18,13 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/internal/trace"
+	"github.com/embedfleet/embedfleet/internal/trace/tracetest"
+	"github.com/embedfleet/embedfleet/monitoring"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/imitation"
+	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -51,18 +55,27 @@ type stage struct {
 	t    *testing.T
 	env  map[string]string
 	rdb  *testkit.Server
-	errs buffer // of all commands
+	dart *httptest.Server
+
+	tracer *trace.Tracer // of the commands; nil is as the flags say
+	errs   buffer        // of all commands
 }
 
 // newStage serves the real day, moved to yesterday, so that all of it is published.
 func newStage(t *testing.T) *stage {
+	t.Helper()
+	return newStageAt(t, time.Now().Add(-24*time.Hour), nil)
+}
+
+// newStageAt serves the real day as that of day, as far as it is published by now.
+func newStageAt(t *testing.T, day time.Time, now func() time.Time) *stage {
 	t.Helper()
 	redis := testkit.RedisServer(t)
 	config, _, err := imitation.RSAOnly()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := imitation.RealDay(time.Now().Add(-24 * time.Hour))
+	rows, err := imitation.RealDay(day)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +83,7 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(imitation.NewDART(rows, &imitation.Options{Key: key}))
+	server := httptest.NewUnstartedServer(imitation.NewDART(rows, &imitation.Options{Key: key, Now: now}))
 	server.Listener.Close()
 	server.Listener, server.TLS = listener, config
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
@@ -81,7 +94,7 @@ func newStage(t *testing.T) *stage {
 	if err := os.WriteFile(ca, block, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &stage{t: t, rdb: redis, env: map[string]string{
+	return &stage{t: t, rdb: redis, dart: server, env: map[string]string{
 		"REDIS_URL": redis.URL(), "OPENDART_API_KEY": key, "EMBEDFLEET_DART_URL": server.URL + "/api", "EMBEDFLEET_DART_CA": ca,
 		"EMBEDFLEET_ALIAS": "m", "EMBEDFLEET_HTTP": "127.0.0.1:0",
 	}}
@@ -89,7 +102,8 @@ func newStage(t *testing.T) *stage {
 
 func (s *stage) call(ctx context.Context, args ...string) (status int, out string) {
 	var b bytes.Buffer
-	status = run(ctx, args, streams{out: &b, err: &s.errs, getenv: func(k string) (string, bool) { v, ok := s.env[k]; return v, ok }})
+	status = run(ctx, args, streams{out: &b, err: &s.errs, tracer: s.tracer,
+		getenv: func(k string) (string, bool) { v, ok := s.env[k]; return v, ok }})
 	return status, b.String()
 }
 
@@ -149,6 +163,47 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestOneTraceFromTheCrawlToTheTask: what a run brings is within its span on the queue.
+func TestOneTraceFromTheCrawlToTheTask(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	tracer, spans := tracetest.New()
+	s.tracer = tracer
+	if status, out := s.call(t.Context(), "run", "dart-wide"); status != 0 {
+		t.Fatalf("run: %d %s %s", status, out, s.errs.String())
+	}
+	crawl, ok := spans.Find("crawl dart-wide")
+	if !ok || crawl.Attributes["new"] != "502" {
+		t.Fatalf("%+v", crawl)
+	}
+	conn, err := queue.Parse(s.rdb.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 502)
+	server, err := queue.NewServer(conn, "m", []tasks.Lane{tasks.Live}, handlerFunc(func(_ context.Context, t tasks.Task) error {
+		got <- t.Trace
+		return nil
+	}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	if parent := <-got; parent != "00-"+crawl.Trace+"-"+crawl.ID+"-01" {
+		t.Errorf("the task's trace is %q, the crawl's span %+v", parent, crawl)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+type handlerFunc func(context.Context, tasks.Task) error
+
+func (f handlerFunc) Handle(ctx context.Context, t tasks.Task) error { return f(ctx, t) }
+
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	s := &stage{t: t, env: map[string]string{"EMBEDFLEET_ALIAS": "m"}}
@@ -183,9 +238,12 @@ func TestServe(t *testing.T) {
 	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ok", "/metrics": `crawl_runs_total{job="dart",outcome="done"} 1`} {
 		await(t, path, func() bool { return strings.Contains(get(t, "http://"+address+path), want) })
 	}
-	var views []jobView
-	if err := json.Unmarshal([]byte(get(t, "http://"+address+"/statusz")), &views); err != nil || len(views) != 3 || views[0].Freshness == nil {
-		t.Errorf("%+v, %v", views, err)
+	var list []ledger.SourceStatus
+	if err := json.Unmarshal([]byte(get(t, "http://"+address+"/statusz")), &list); err != nil || len(list) != 1 || len(list[0].Jobs) != 3 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if s := list[0]; s.Source != "dart" || s.Freshness.Awaited == 0 || !s.Jobs[0].Kept || s.Jobs[0].Next.IsZero() {
+		t.Errorf("%+v", s)
 	}
 	cancel()
 	if status := <-done; status != 0 {
@@ -194,6 +252,43 @@ func TestServe(t *testing.T) {
 	if strings.Contains(s.errs.String(), key) {
 		t.Error("the key is in the log")
 	}
+}
+
+// TestReadyzWithoutRedis answers 503 when Redis was not reached for a while, and is well again by itself.
+func TestReadyzWithoutRedis(t *testing.T) {
+	t.Parallel()
+	redis := testkit.RedisServer(t)
+	a := &app{log: slog.New(slog.DiscardHandler), rdb: redis.Client()}
+	s := &server{app: a, metrics: monitoring.NewCrawler("test"), every: 20 * time.Millisecond, patience: 300 * time.Millisecond}
+	s.reached.Store(time.Now().UnixNano())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.look(ctx) })
+	wg.Go(func() { _ = s.probes(ctx, l) })
+	defer wg.Wait()
+	defer cancel()
+	ready := func() bool { return get(t, "http://"+l.Addr().String()+"/readyz") == "ok\n" }
+	await(t, "readiness", ready)
+	redis.Kill()
+	await(t, "the loss of Redis", func() bool { return !ready() })
+	resp, err := http.Get("http://" + l.Addr().String() + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("/readyz answers %d without Redis, want 503", resp.StatusCode)
+	}
+	if got := get(t, "http://"+l.Addr().String()+"/livez"); got != "ok\n" {
+		t.Errorf("/livez answers %q: a restart brings no Redis back", got)
+	}
+	redis.Start()
+	await(t, "readiness again", ready)
 }
 
 // await polls, since what it waits for happens in another goroutine on real time.

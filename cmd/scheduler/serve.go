@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/embedfleet/embedfleet/cmd/internal/lanes"
 	"github.com/embedfleet/embedfleet/monitoring"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/scheduler"
@@ -42,6 +43,8 @@ type server struct {
 	jobs    []scheduler.Job
 	metrics *monitoring.Crawler
 	reached atomic.Int64 // Redis, last, in Unix nanoseconds
+
+	every, patience time.Duration // lookEvery and unreached; shorter in tests
 }
 
 // serve runs until it is told to stop. Everything ends together: the clock gives back what is under way,
@@ -54,8 +57,12 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 	if len(jobs) == 0 {
 		a.log.Warn("nothing to crawl: no --dart-key, no --feeds; only the lanes are kept in order")
 	}
-	s := &server{app: a, jobs: jobs, metrics: monitoring.NewCrawler(version())}
+	s := &server{app: a, jobs: jobs, metrics: monitoring.NewCrawler(version()), every: lookEvery, patience: unreached}
 	s.reached.Store(time.Now().UnixNano())
+	s.metrics.Registry().MustRegister(
+		monitoring.NewLanes(lanes.Reader(queue.NewLanes(a.rdb), a.cfg.alias)),
+		monitoring.NewRedisMemory(func(ctx context.Context) float64 { return queue.UsedMemory(ctx, a.rdb) }),
+	)
 	clock, err := scheduler.New(a.ledger, jobs, &scheduler.Options{Logger: a.log, Observer: observer{s.metrics}})
 	if err != nil {
 		return err
@@ -77,6 +84,7 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 		group.Go(func() error { return f.Run(ctx) })
 	}
 	group.Go(func() error { return s.look(ctx) })
+	group.Go(func() error { return s.hear(ctx, clock, group.Go) })
 	group.Go(func() error { return s.probes(ctx, listener) })
 	err = group.Wait()
 	a.log.Info("stopped")
@@ -85,7 +93,7 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 
 // look draws the figures that live in Redis, until ctx ends.
 func (s *server) look(ctx context.Context) error {
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		if err := s.figures(ctx); err == nil {
@@ -104,6 +112,9 @@ func (s *server) look(ctx context.Context) error {
 func (s *server) figures(ctx context.Context) error {
 	if len(s.jobs) == 0 {
 		return s.rdb.Ping(ctx).Err()
+	}
+	if err := s.ledger.Announce(ctx, schedules(s.jobs)); err != nil {
+		return err
 	}
 	for _, j := range s.jobs {
 		state, err := s.ledger.Job(ctx, j.Source, j.Job)
@@ -141,7 +152,7 @@ func (s *server) probes(ctx context.Context, l net.Listener) error {
 }
 
 func (s *server) ready() error {
-	if away := time.Since(time.Unix(0, s.reached.Load())); away > unreached {
+	if away := time.Since(time.Unix(0, s.reached.Load())); away > s.patience {
 		return fmt.Errorf("redis was not reached for %v", away.Round(time.Second))
 	}
 	return nil

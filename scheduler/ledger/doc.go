@@ -9,9 +9,12 @@
 // that a script may touch all keys of one source. <job> is a schedule's name.
 //
 //	key                                type    TTL      growth
+//	ef:crawl:sources                   zset    none     source -> Unix time when a scheduler last kept it
+//	ef:{crawl:<source>}:schedules      hash    none     job -> its schedule and when it was last kept, JSON
 //	ef:{crawl:<source>}:job:<job>      hash    none     one per job, fields below
 //	ef:{crawl:<source>}:slots:<job>    zset    none     slots done in the last 25 h or two slots, ~300 x 100 B
 //	ef:{crawl:<source>}:lease:<job>    string  30 s     the token of the run under way
+//	ef:{crawl:<source>}:asked:<job>    string  5 min    an operator wants a slot run now; who
 //	ef:{crawl:<source>}:pause          hash    if until reason, since, until
 //	ef:{crawl:<source>}:seen           zset    none     name -> Unix time seen first; trimmed, see [Seen]
 //	ef:{crawl:<source>}:report:<hash>  string  400 d    the latest receipt of a company's report of one name
@@ -19,6 +22,8 @@
 //	ef:{crawl:<source>}:latencies      list    none     the last 1024 of them, in milliseconds
 //	ef:{crawl:<source>}:quota:<who>:<day>  string  48 h calls made by a key on a Korean day
 //	ef:{crawl:<source>}:feeds          hash    none     one JSON per feed
+//	ef:{crawl:<source>}:compared       hash    none     alias -> number in its change log up to which documents were
+//	                                                    compared for near duplicates
 //	ef:{crawl:<source>}:backfill:<name> hash   none     one per backfill ever begun
 //	ef:{crawl:<source>}:companies      hash    none     listed companies: code -> stock code, blank, name; 4,000
 //

@@ -84,3 +84,20 @@ func (s *Source) ReplaceCompanies(ctx context.Context, fill func(put func(code, 
 	}
 	return n, nil
 }
+
+// Compared returns up to which change of an alias's log documents were compared with each other, 0 for none.
+func (s *Source) Compared(ctx context.Context, alias string) (int64, error) {
+	seq, err := s.rdb.HGet(ctx, comparedKey(s.name), alias).Int64()
+	if err != nil && !missing(err) {
+		return 0, fmt.Errorf("reading what was compared of %s: %w", s.name, err)
+	}
+	return seq, nil
+}
+
+// SetCompared writes that down.
+func (s *Source) SetCompared(ctx context.Context, alias string, seq int64) error {
+	if err := s.rdb.HSet(ctx, comparedKey(s.name), alias, seq).Err(); err != nil {
+		return fmt.Errorf("writing down what was compared of %s: %w", s.name, err)
+	}
+	return nil
+}
