@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,9 +45,77 @@ func (d documents) Get(_ context.Context, id string) (vector.Record, error) {
 	return rec, nil
 }
 
+// full is what a queue without room says.
+type full struct{ after time.Duration }
+
+func (f full) Error() string             { return "lane query of m has no room" }
+func (f full) Overloaded() bool          { return true }
+func (f full) RetryAfter() time.Duration { return f.after }
+
+// overloaded has no idea when there will be room.
+type overloaded struct{}
+
+func (overloaded) Error() string    { return "too much at once" }
+func (overloaded) Overloaded() bool { return true }
+
+// A fleet embeds what it is handed: a vector that begins with the text's length. Texts that name a failure fail.
+type fleet struct {
+	mu      sync.Mutex
+	answers map[string]string // task id -> text
+	taken   []tasks.Task
+}
+
+func (f *fleet) Enqueue(_ context.Context, list []tasks.Task) ([]gateway.Receipt, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]gateway.Receipt, len(list))
+	for i, t := range list {
+		f.taken = append(f.taken, t)
+		text := string(t.Payload)
+		if t.Kind == tasks.EmbedQuery {
+			q, err := tasks.DecodeQuery(t.Payload)
+			if err != nil {
+				return nil, err
+			}
+			text = q.Text
+		}
+		f.answers[t.ID] = text
+		switch {
+		case strings.Contains(text, "redis is away"):
+			return nil, errors.New("dial tcp 10.0.0.1: hunter2")
+		case strings.Contains(text, "no room"):
+			out[i] = gateway.Receipt{State: "full", Err: full{7500 * time.Millisecond}}
+		case strings.Contains(text, "crowd"):
+			out[i] = gateway.Receipt{State: "full", Err: overloaded{}}
+		default:
+			out[i] = gateway.Receipt{State: "enqueued"}
+		}
+	}
+	return out, nil
+}
+
+func (f *fleet) Await(_ context.Context, id string) (vector.Embedding, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text := f.answers[id]
+	switch text {
+	case "nobody":
+		return vector.Embedding{}, context.DeadlineExceeded
+	case "poison":
+		return vector.Embedding{}, &store.RefusedError{Reason: "invalid", Message: "it is poison"}
+	}
+	e := vector.Embedding{Vector: vector.Vector{float32(len(text)), 0.5}, Tokens: 3, Truncated: text == "long", Space: "s"}
+	if text == "other space" {
+		e.Space = "t"
+	}
+	return e, nil
+}
+
 func handler() http.Handler {
+	f := &fleet{answers: map[string]string{}}
 	invalid := &tasks.InvalidError{Field: "text", Reason: tasks.Empty, Detail: "is empty"}
 	return gateway.New(slog.New(slog.DiscardHandler), gateway.Parts{
+		Model: "m", Queue: f, Answers: f,
 		Search: searcher{
 			"":       fmt.Errorf("checking the search text: %w", invalid),
 			"nobody": fmt.Errorf("embedding: %w", search.ErrNoAnswer),
@@ -87,7 +156,52 @@ func TestRoutes(t *testing.T) {
 		{"GET /v1/documents/other", "", 404, "not found"},
 		{"GET /v1/status", "", 200, `{"pending":1}`},
 		{"GET /v2", "", 404, "/v1/search"},
-		{"DELETE /v1/search", "", 404, "no route DELETE"},
+		{"DELETE /v1/search", "", 405, "GET, POST"},
+		{"PUT /v1/embeddings", "", 405, `"code":"method_not_allowed"`},
+		{"POST /v1/search", `{"text":"rates"} {"text":"more"}`, 400, "something behind"},
+		{"POST /v1/search", `{"text":"rates"}x`, 400, "reading the body"},
+		{"POST /v1/search", `{"text":"rates"}` + "\n\n ", 200, `"id":"a"`},
+		{"GET /v1/models", "", 200, `{"created":0,"id":"m","object":"model","owned_by":"embedfleet"}`},
+
+		{"POST /v1/embeddings", `{"model":"m","input":"four"}`, 200, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[4,0.5]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}`},
+		{"POST /v1/embeddings", `{"model":"m","input":["a","bc"],"encoding_format":"float","user":"u"}`, 200, `{"object":"embedding","index":1,"embedding":[2,0.5]}],"model":"m","usage":{"prompt_tokens":6`},
+		{"POST /v1/embeddings", `{"model":"m","input":"four","encoding_format":"base64"}`, 200, `"embedding":"AACAQAAAAD8="`},
+		{"POST /v1/embeddings", `{"model":"m","input":"four","dimensions":2}`, 200, `[4,0.5]`},
+		{"POST /v1/embeddings", `{"model":"m","input":"four","dimensions":1}`, 400, `"param":"dimensions","code":"dimensions_not_supported"`},
+		{"POST /v1/embeddings", `{"model":"m","input":"four","dimensions":0}`, 400, `"param":"dimensions"`},
+		{"POST /v1/embeddings", `{"model":"m","input":"four","encoding_format":"int8"}`, 400, `"param":"encoding_format"`},
+		{"POST /v1/embeddings", `{"model":"m","input":[1,2,3]}`, 400, `"type":"invalid_request_error","param":"input","code":"token_ids_not_supported"`},
+		{"POST /v1/embeddings", `{"model":"m","input":[[1,2],[3]]}`, 400, `token_ids_not_supported`},
+		{"POST /v1/embeddings", `{"model":"m","input":["a",null]}`, 400, `input 1 is no text`},
+		{"POST /v1/embeddings", `{"model":"m","input":{"a":1}}`, 400, `"param":"input"`},
+		{"POST /v1/embeddings", `{"model":"m","input":[]}`, 400, "1 to 2048"},
+		{"POST /v1/embeddings", `{"model":"m"}`, 400, "1 to 2048"},
+		{"POST /v1/embeddings", `{"model":"m","input":["` + strings.Repeat(`a","`, 2048) + `a"]}`, 400, "2049 texts"},
+		{"POST /v1/embeddings", `{"model":"m","input":""}`, 422, "input 0: text: has no character"},
+		{"POST /v1/embeddings", `{"model":"gpt","input":"a"}`, 404, `"param":"model","code":"model_not_found"`},
+		{"POST /v1/embeddings", `{"model":"m","input":["a","long"]}`, 400, `"code":"context_length_exceeded"`},
+		{"POST /v1/embeddings", `{"model":"m","input":"poison"}`, 422, "it is poison"},
+		{"POST /v1/embeddings", `{"model":"m","input":"nobody"}`, 503, `"type":"server_error","param":null,"code":"no_worker"`},
+		{"POST /v1/embeddings", `{"model":"m","input":"no room"}`, 429, `"type":"rate_limit_error","param":null,"code":"no_room"`},
+		{"POST /v1/embeddings", `{"model":"m","input":"crowd"}`, 503, `"code":"overloaded"`},
+		{"POST /v1/embeddings", `{"model":"m","input":["a","other space"]}`, 503, `"code":"model_changes"`},
+		{"POST /v1/embeddings", `{"model":"m","input":"redis is away"}`, 500, "log says why"},
+		{"POST /v1/embeddings", `{"model":"m","input":"a"}]`, 400, "reading the body"},
+
+		{"POST /embed", `{"inputs":"four"}`, 200, `[[4,0.5]]`},
+		{"POST /embed", `{"inputs":["a","bc"],"normalize":true}`, 200, `[[1,0.5],[2,0.5]]`},
+		{"POST /embed", `{"inputs":"long","truncate":true}`, 200, `[[4,0.5]]`},
+		{"POST /embed", `{"inputs":"long"}`, 422, `"error_type":"Validation"`},
+		{"POST /embed", `{"inputs":"a","normalize":false}`, 400, `"error":"normalize is false`},
+		{"POST /embed", `{"inputs":"no room"}`, 429, `"error_type":"Overloaded"`},
+		{"POST /embed", `{"inputs":"redis is away"}`, 500, `"error_type":"Backend"`},
+
+		{"POST /v1/documents", `{"documents":[{"id":"d1","text":"t"},{"id":"d2","text":""}]}`, 200, `"accepted":1,"refused":1,"receipts":[{"id":"d1","task":"`},
+		{"POST /v1/documents", `{"documents":[{"id":"d1","text":""}]}`, 422, "text: has no character"},
+		{"POST /v1/documents", `{"documents":[{"id":"d1","text":"no room"}],"lane":"backfill"}`, 429, "no_room"},
+		{"POST /v1/documents", `{"documents":[{"id":"d1","text":"a"}],"lane":"query"}`, 400, `"param":"lane"`},
+		{"POST /v1/documents", `{"documents":[]}`, 400, "want 1 to"},
+		{"POST /v1/documents", `{"documents":[{"id":"d1","txt":"a"}]}`, 400, "txt"},
 	} {
 		t.Run(tt.request, func(t *testing.T) {
 			t.Parallel()
@@ -98,9 +212,100 @@ func TestRoutes(t *testing.T) {
 			if err != nil || w.Code != tt.status || !strings.Contains(string(body), tt.want) || !json.Valid(body) {
 				t.Errorf("%d %s %v, want %d with %s", w.Code, body, err, tt.status, tt.want)
 			}
+			if (w.Code == 429 || w.Code == 503) != (w.Header().Get("Retry-After") != "") {
+				t.Errorf("%d with Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+			}
 			if strings.Contains(string(body), "hunter2") {
 				t.Error("the answer tells what only the log may")
 			}
 		})
 	}
+}
+
+// TestRetryAfterIsTheDrainRates: whole seconds, rounded up.
+func TestRetryAfterIsTheDrainRates(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	body := strings.NewReader(`{"model":"m","input":"no room"}`)
+	handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/embeddings", body))
+	if got := w.Header().Get("Retry-After"); got != "8" {
+		t.Errorf("Retry-After is %q, want 8 for 7.5 s", got)
+	}
+	w = httptest.NewRecorder()
+	handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/v1/documents/a", http.NoBody))
+	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET" {
+		t.Errorf("PUT answers %d, Allow %q", w.Code, w.Header().Get("Allow"))
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	list, err := gateway.ReadTokens(strings.NewReader("# people\n\n0123456789abcdef\n another-token-of-mine \n"))
+	if err != nil || len(list) != 2 {
+		t.Fatal(list, err)
+	}
+	for _, bad := range []string{"", "# nobody\n", "short", "0123456789 abcdef"} {
+		if _, err := gateway.ReadTokens(strings.NewReader(bad)); err == nil || bad == "short" && strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	h := gateway.Tokens(handler(), list)
+	for header, want := range map[string]int{
+		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer 0123456789abcdeX": 401, "Basic 0123456789abcdef": 401,
+		"Bearer 0123456789abcdef": 200, "bearer another-token-of-mine": 200,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/status", http.NoBody)
+		r.Header.Set("Authorization", header)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want || want == 401 && (w.Header().Get("WWW-Authenticate") == "" || !strings.Contains(w.Body.String(), `"authentication_error"`)) {
+			t.Errorf("%q: %d %s", header, w.Code, w.Body)
+		}
+	}
+}
+
+// TestAtMost: the request that finds no place is told to come back, and the next finds one.
+func TestAtMost(t *testing.T) {
+	t.Parallel()
+	inside, leave := make(chan struct{}), make(chan struct{})
+	h := gateway.AtMost(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		inside <- struct{}{}
+		<-leave
+	}), 1)
+	ask := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody))
+		return w
+	}
+	for range 2 {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if w := ask(); w.Code != http.StatusOK {
+				t.Errorf("the first is answered %d", w.Code)
+			}
+		})
+		<-inside
+		if w := ask(); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `"overloaded"`) {
+			t.Errorf("the second is answered %d %s", w.Code, w.Body)
+		}
+		leave <- struct{}{}
+		wg.Wait()
+	}
+}
+
+// FuzzEmbeddings: any body gets an answer in JSON, and no panic.
+func FuzzEmbeddings(f *testing.F) {
+	for _, body := range []string{`{"model":"m","input":"a"}`, `{"model":"m","input":[[1]]}`, `{"input":[""]}`, `[]`, `{"model":"m","input":["a"`, "\x00"} {
+		f.Add(body)
+	}
+	h := handler()
+	f.Fuzz(func(t *testing.T, body string) {
+		for _, path := range []string{"/v1/embeddings", "/embed", "/v1/documents", "/v1/search"} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
+			if !json.Valid(w.Body.Bytes()) {
+				t.Errorf("%s: %d %s", path, w.Code, w.Body)
+			}
+		}
+	})
 }
