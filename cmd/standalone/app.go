@@ -25,6 +25,7 @@ type app struct {
 	logger *slog.Logger
 	fleet  *fleet.Fleet
 	search *search.Service
+	crew   crew
 }
 
 func newApp(set settings, s streams) *app {
@@ -70,7 +71,7 @@ func background(ctx context.Context, failed func(), f func(context.Context) erro
 }
 
 func (a *app) withRedis(ctx context.Context, redis *server) error {
-	if err := awaitRedis(ctx, redis.conn); err != nil {
+	if err := a.awaitRedis(ctx, redis.conn); err != nil {
 		return err
 	}
 	var err error
@@ -90,7 +91,7 @@ func (a *app) withRedis(ctx context.Context, redis *server) error {
 	group.Go(func() error { return a.serve(inner, listener) })
 	group.Go(func() error {
 		defer end()
-		return a.work(inner, group, redis.url, listener.Addr())
+		return a.work(inner, group, redis, listener.Addr())
 	})
 	err = group.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -100,15 +101,36 @@ func (a *app) withRedis(ctx context.Context, redis *server) error {
 }
 
 // work starts the workers in group, runs the sample, and returns when there is nothing left to do.
-func (a *app) work(ctx context.Context, group *errgroup.Group, redisURL string, addr net.Addr) error {
+func (a *app) work(ctx context.Context, group *errgroup.Group, redis *server, addr net.Addr) error {
 	if a.http.Spare && addr.String() != a.http.HostPort {
 		a.say("http", "%s is taken by another process, using another port", a.http.HostPort)
 	}
 	a.say("http", "http://%s/v1/search?q=TEXT&k=5", addr)
-	quiet, err := a.startWorkers(ctx, group, redisURL)
+	inner, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	quiet, err := a.startWorkers(ctx, group, redis.url, lost)
 	if err != nil {
 		return err
 	}
+	if err := a.startPage(ctx, group, redis.url); err != nil {
+		return err
+	}
+	err = a.show(inner, group, redis, quiet)
+	switch why := context.Cause(inner); {
+	case errors.Is(why, errNoWorkers) && a.once:
+		return why
+	case errors.Is(why, errNoWorkers):
+		a.say("worker", "%v; tasks stay queued until one runs again", why)
+	case err != nil || a.once:
+		return err
+	}
+	a.say("serving", "until Ctrl-C; logs are in %s", filepath.Join(a.data, "logs"))
+	<-ctx.Done()
+	return nil
+}
+
+// show waits for the first worker, then runs what was asked for.
+func (a *app) show(ctx context.Context, group *errgroup.Group, redis *server, quiet func()) error {
 	if err := a.awaitWorker(ctx); err != nil {
 		return err
 	}
@@ -118,21 +140,15 @@ func (a *app) work(ctx context.Context, group *errgroup.Group, redisURL string, 
 			return err
 		}
 	}
-	if a.once {
-		return nil
+	if a.demo {
+		return a.runDemo(ctx, group, redis)
 	}
-	a.say("serving", "until Ctrl-C; logs are in %s", filepath.Join(a.data, "logs"))
-	<-ctx.Done()
 	return nil
 }
 
 // serve answers HTTP until ctx ends, then lets requests under way finish for a moment.
 func (a *app) serve(ctx context.Context, l net.Listener) error {
-	handler := gateway.New(a.logger, gateway.Parts{
-		Search:    a.search,
-		Documents: a.fleet.Documents(a.alias),
-		Status:    func(ctx context.Context) (any, error) { return a.fleet.Status(ctx, a.alias) },
-	})
+	handler := gateway.New(a.logger, a.fleet.Gateway(a.alias, a.search))
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	done := make(chan struct{})
 	go func() {

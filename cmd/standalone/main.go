@@ -44,10 +44,18 @@ type settings struct {
 	http     boot.Address
 	data     string
 	worker   string
+	crawler  string // the scheduler's binary, for the demonstration
+	page     boot.Address
+	monitor  string // the page's binary
 	sample   bool
+	demo     bool
 	once     bool
 	wait     time.Duration
 	log      boot.Log
+
+	// Of tests.
+	pause   time.Duration // before a worker's first restart; 0 is the supervisor's own
+	environ []string      // more of the workers' environment
 }
 
 func newRoot(s streams) *cobra.Command {
@@ -65,17 +73,21 @@ func newRoot(s streams) *cobra.Command {
 	c.String(&set.alias, "alias", "", "the model's name in the fleet; by default drawn from its folder or repository", boot.Env())
 	c.Int(&set.workers, "workers", 1, [2]int{1, 64}, "worker processes")
 	c.String(&set.http.HostPort, "http", "127.0.0.1:8080", "address of the search API; a busy default gives way to a free port")
+	c.String(&set.page.HostPort, "page", "127.0.0.1:8084", "address of the fleet's page; a busy default gives way to a free port, empty is for no page")
 	c.String(&set.data, "data", "", "folder for Redis's files and the logs; default embedfleet under $XDG_DATA_HOME or ~/.local/share")
 	c.String(&set.worker, "worker-binary", "", "the worker's binary; default: worker beside this one")
+	c.String(&set.monitor, "monitor-binary", "", "the page's binary; default: monitor beside the worker's")
 	c.Duration(&set.wait, "ready-timeout", time.Hour, [2]time.Duration{time.Second, 24 * time.Hour}, "longest wait for the first worker, downloads included")
 	c.Bool(&noSample, "no-sample", "do not enqueue the sample documents")
+	c.Bool(&set.demo, "demo", "crawl a day of filings and news in seconds, from imitations of their sources on this machine", boot.Env("DEMO"))
+	c.String(&set.crawler, "scheduler-binary", "", "the scheduler's binary, for --demo; default: scheduler beside the worker's")
 	c.Bool(&set.once, "once", "end after the sample's searches", boot.Env("ONCE"))
 	set.log.Register(c)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := c.Resolve(s.getenv); err != nil {
 			return err
 		}
-		set.sample, set.http.Spare = !noSample, !c.Given("http")
+		set.sample, set.http.Spare, set.page.Spare = !noSample, !c.Given("http"), !c.Given("page")
 		if err := set.complete(s.getenv); err != nil {
 			return err
 		}
@@ -118,6 +130,12 @@ func (set *settings) complete(getenv boot.Getenv) error {
 	}
 	if _, err := os.Stat(set.worker); err != nil {
 		return fmt.Errorf("finding the worker's binary: %w: run make build, or name it by --worker-binary", err)
+	}
+	if set.monitor == "" {
+		set.monitor = filepath.Join(filepath.Dir(set.worker), "monitor")
+	}
+	if set.demo {
+		return set.checkDemo()
 	}
 	return nil
 }

@@ -23,6 +23,8 @@ import (
 const (
 	redisPort  = "6379"
 	redisStart = time.Minute // an append-only file of some gigabytes loads in that time
+	// redisSilence is how long nobody is told that it is waited for.
+	redisSilence = time.Second
 )
 
 // A server is the Redis that the fleet uses.
@@ -112,16 +114,34 @@ func freePort(ctx context.Context) (string, error) {
 	return strconv.Itoa(addr.Port), nil
 }
 
-// awaitRedis returns when Redis serves: a child takes a moment to start and longer to load its file.
-func awaitRedis(ctx context.Context, conn queue.Conn) error {
+// awaitRedis returns when Redis serves: a child takes a moment to start and longer to load its file. A person
+// who waits is told what for, and why as soon as that is known, which the client takes some seconds for.
+func (a *app) awaitRedis(ctx context.Context, conn queue.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, redisStart)
 	defer cancel()
 	rdb := conn.Client()
 	defer rdb.Close()
+	told := make(chan struct{})
+	telling := time.AfterFunc(redisSilence, func() {
+		defer close(told)
+		a.say("redis", "%v does not answer yet, waiting for at most %v", conn, redisStart)
+	})
+	defer func() {
+		if !telling.Stop() {
+			<-told
+		}
+	}()
+	why := told
 	for {
 		err := rdb.Ping(ctx).Err()
 		if err == nil {
 			return nil
+		}
+		select {
+		case <-why:
+			a.say("redis", "%v", err)
+			why = nil // once
+		default:
 		}
 		select {
 		case <-ctx.Done():
