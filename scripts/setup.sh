@@ -6,6 +6,10 @@
 # checked there and renamed into place: the cache never holds half a file. One line per thing; the last
 # line tells the outcome. Works with bash 3.2, which is what macOS has.
 #
+# With the argument `onnxruntime` it brings that library and nothing else, for the image of the worker; with
+# `browser` it brings what the tests of the monitor's pages look with, Chromium and axe-core. Without these the
+# tests say what they leave out, so that not having them is no failure.
+#
 # Reads: EMBEDFLEET_CACHE, XDG_CACHE_HOME (where things go), ONNXRUNTIME_LIB (use this library instead),
 # MODEL (a model of the user's own, so the default one is not brought).
 set -euo pipefail
@@ -186,6 +190,36 @@ setup_redis() {
   fi
 }
 
+setup_browser() {
+  if ! have chromium && [ -z "${CHROMIUM:-}" ] && can_apt; then
+    apt_install chromium fonts-noto-cjk || say "chromium: apt-get install: $(cause)"
+  fi
+  if have chromium || [ -n "${CHROMIUM:-}" ]; then
+    say "chromium: present"
+  else
+    say "chromium: not found and not installable here: the pages are not looked at; set CHROMIUM to one you have to change that"
+  fi
+  setup_axe
+}
+
+setup_axe() {
+  local what="axe-core $AXE_VERSION" js=$cache/axe-core/$AXE_VERSION/axe.min.js
+  if intact "$js" "$AXE_SHA256"; then
+    say "$what: present, digest ok"
+    return
+  fi
+  mkdir "$tmp/axe"
+  if ! have npm || ! (cd "$tmp/axe" && quiet npm pack --loglevel=error "axe-core@$AXE_VERSION") ||
+    ! quiet tar -xzf "$tmp/axe/axe-core-$AXE_VERSION.tgz" -C "$tmp/axe" package/axe.min.js; then
+    say "$what: npm pack axe-core@$AXE_VERSION did not bring it: accessibility is not checked"
+    return
+  fi
+  intact "$tmp/axe/package/axe.min.js" "$AXE_SHA256" || die "$what: axe.min.js is not the one with SHA-256 $AXE_SHA256: nothing was installed"
+  mkdir -p "$(dirname "$js")"
+  mv -f "$tmp/axe/package/axe.min.js" "$js"
+  say "$what: brought, digest ok"
+}
+
 can_apt() { have apt-get && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
@@ -209,7 +243,7 @@ install_redis_apt() {
 
 apt_install() {
   quiet as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update || true # an old list may still do
-  quiet as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$1"
+  quiet as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@"
 }
 
 main() {
@@ -217,6 +251,18 @@ main() {
   tmp=$(mktemp -d "$cache/.setup.XXXXXX") || die "cannot write into the cache folder $cache"
   log=$tmp/log
   : >"$log"
+  case "${1:-}" in
+  "") ;;
+  onnxruntime)
+    setup_onnxruntime
+    return
+    ;;
+  browser)
+    setup_browser
+    return
+    ;;
+  *) die "unknown argument \"$1\": want nothing, onnxruntime or browser" ;;
+  esac
   check_go
   check_cc
   check_modules
@@ -226,4 +272,4 @@ main() {
   say "set-up complete: $cache"
 }
 
-main
+main "$@"
