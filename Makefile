@@ -27,23 +27,26 @@ export FUZZTIME
 VCS := $(shell git status --porcelain >/dev/null 2>&1 || echo -buildvcs=false)
 GOBUILD := go build -trimpath $(VCS)
 
-.PHONY: help setup build run test test-short bench fuzz lint clean
+.PHONY: help setup build run test test-short bench bench-crawl bench-memory bench-queue chaos simulate fuzz lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  MODEL=            a model's folder or its Hugging Face repository id (default: $(MODEL_NAME))"
 	@echo "  ONCE=1            make run ends after the example searches"
+	@echo "  DEMO=1            make run crawls a day of filings and news instead, from imitations"
 	@echo "  ONNXRUNTIME_LIB=  an ONNX Runtime library to use instead of $(ORT_VERSION)"
 	@echo "  EMBEDFLEET_CACHE= where downloads are kept ($(EMBEDFLEET_CACHE))"
 
 setup: ## bring what is missing: ONNX Runtime, the default model, Go modules, redis-server
 	@MODEL='$(GIVEN_MODEL)' ONNXRUNTIME_LIB='$(GIVEN_LIB)' scripts/setup.sh
 
-build: ## bin/worker, bin/enqueue, bin/scheduler, bin/standalone
+build: ## bin/worker, bin/enqueue, bin/scheduler, bin/gateway, bin/monitor, bin/standalone
 	CGO_ENABLED=1 $(GOBUILD) -o bin/worker ./cmd/worker
 	CGO_ENABLED=0 $(GOBUILD) -o bin/enqueue ./cmd/enqueue
 	CGO_ENABLED=0 $(GOBUILD) -o bin/scheduler ./cmd/scheduler
+	CGO_ENABLED=0 $(GOBUILD) -o bin/gateway ./cmd/gateway
+	CGO_ENABLED=0 $(GOBUILD) -o bin/monitor ./cmd/monitor
 	CGO_ENABLED=0 $(GOBUILD) -o bin/standalone ./cmd/standalone
 
 run: setup ## the fleet on this machine with sample documents and searches, until Ctrl-C
@@ -51,6 +54,7 @@ run: setup ## the fleet on this machine with sample documents and searches, unti
 	@bin/standalone
 
 test: setup ## gofmt, go vet and every test under the race detector
+	@scripts/setup.sh browser
 	@scripts/test.sh
 
 test-short: setup ## the same with the long tests in their smaller form
@@ -65,6 +69,25 @@ $(BENCH_VENV)/.complete: cmd/bench/peer/requirements.txt
 bench: setup $(BENCH_VENV)/.complete ## one interleaved run of every figure, to the screen and to bench/latest.json
 	@$(MAKE) --no-print-directory build
 	@BENCH_PYTHON=$(BENCH_VENV)/bin/python go run ./cmd/bench
+
+bench-crawl: ## what a day of crawling costs, and 100,000 titles of a backfill; half a minute each
+	go test ./cmd/scheduler -run '^$$' -bench ADay -benchtime 1x
+	go test ./scheduler/dart -run '^$$' -bench Backfill -benchtime 1x
+
+bench-queue: setup ## the queue alone against asynq alone: no-op tasks, bulk enqueue
+	@go run ./cmd/bench -queue 20000
+
+bench-memory: setup ## four workers side by side: memory of each, what one more adds, boots prepared and not
+	@$(MAKE) --no-print-directory build
+	@go run ./cmd/bench -memory 4
+
+chaos: setup ## real workers and Redis, killed every few seconds, and texts that kill: what is lost, and how long it takes
+	CGO_ENABLED=1 $(GOBUILD) -tags crashtest -o bin/worker-crashtest ./cmd/worker
+	@go run ./cmd/chaos -worker bin/worker-crashtest
+
+SEEDS ?= 10000
+simulate: ## SEEDS fleets of fake time under faults (10000), about 20 in a second; a seed that fails tells its story
+	go test -count=1 -timeout 0 ./internal/simulation -run '^TestSeeds$$' -v -seeds $(SEEDS)
 
 fuzz: setup ## every fuzz target for FUZZTIME (10s)
 	@scripts/fuzz.sh
