@@ -5,7 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,6 +33,9 @@ const (
 // An ahead leases the tasks of one pool's lanes, many in a round trip, and hands them to asynq, which asks
 // for one at a time. A round trip for each would cost the cores that the model needs: with MiniLM they were
 // an eighth of all CPU time. No more are leased than there are slots for.
+//
+// asynq's one goroutine that dequeues is the only one inside; after it has ended, giveBack is. A lock would be
+// held while Redis is waited for.
 type ahead struct {
 	log   *slog.Logger
 	rdb   redis.UniversalClient
@@ -41,10 +44,9 @@ type ahead struct {
 	lease script
 	back  script
 
-	mu     sync.Mutex
 	lanes  map[string]*laneAhead // by the key of the pending list
 	leased int                   // tasks in all of them
-	heard  bool                  // producers' calls arrive
+	heard  atomic.Bool           // producers' calls arrive
 }
 
 // looks says how often Redis is asked whether an empty lane is still empty.
@@ -58,8 +60,8 @@ type laneAhead struct {
 	keys  laneKeys
 	ready []leasedTask // the first to go first
 	since time.Time    // they were leased
-	empty bool         // as far as is known
-	seen  time.Time    // when it was found empty
+	seen  time.Time    // when it was last looked at
+	empty atomic.Bool  // as far as is known
 }
 
 type leasedTask struct{ id, msg string }
@@ -83,14 +85,12 @@ func (a *ahead) next(ctx context.Context, pending string) (string, error) {
 	if room == 0 {
 		return "", redis.Nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	lane := a.lanes[pending]
 	if len(lane.ready) > 0 && time.Since(lane.since) > keepAhead {
-		a.giveBackLocked(ctx, lane)
+		a.giveBackOf(ctx, lane)
 	}
 	if len(lane.ready) == 0 {
-		if err := a.fillLocked(ctx, lane, room); err != nil {
+		if err := a.fill(ctx, lane, room); err != nil {
 			return "", err
 		}
 	}
@@ -107,31 +107,33 @@ func (a *ahead) next(ctx context.Context, pending string) (string, error) {
 // least says how many of so many slots must be free for the next task. While most are busy there is no hurry,
 // and tasks that are leased one by one as slots become free would cost a round trip each.
 func (a *ahead) least() func(limit int) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	if a.leased > 0 {
 		return func(int) int { return 1 }
 	}
 	return func(limit int) int { return max(limit/16, 1) }
 }
 
-// fillLocked leases tasks of a lane, unless it is known to be empty: asynq asks a hundred times a second, and
+// fill leases tasks of a lane, unless it is known to be empty: asynq asks a hundred times a second, and
 // each look is a round trip.
-func (a *ahead) fillLocked(ctx context.Context, lane *laneAhead, room int) error {
+func (a *ahead) fill(ctx context.Context, lane *laneAhead, room int) error {
 	now, rest := time.Now(), a.looks.deaf
-	if a.heard {
+	if a.heard.Load() {
 		rest = a.looks.awake
 	}
-	if lane.empty && now.Sub(lane.seen) < rest {
+	if lane.empty.Load() && now.Sub(lane.seen) < rest {
 		return nil
 	}
+	lane.empty.Store(true) // before the look, so that a call in the middle of it is not forgotten
+	lane.seen = now
 	want := min(max(room-a.leased, 1), leaseAhead)
 	keys := []string{lane.keys.pending(), lane.keys.active(), lane.keys.lease(), lane.keys.paused()}
 	list, err := a.lease.Run(ctx, a.rdb, keys, want, now.Add(leaseFor).Unix(), lane.keys.tasks()).StringSlice()
 	if err != nil {
 		return fmt.Errorf("leasing tasks: %w", err)
 	}
-	lane.empty, lane.seen = len(list) == 0, now
+	if len(list) > 0 {
+		lane.empty.Store(false)
+	}
 	for i := 0; i+1 < len(list); i += 2 {
 		lane.ready = append(lane.ready, leasedTask{id: list[i], msg: list[i+1]})
 	}
@@ -142,18 +144,16 @@ func (a *ahead) fillLocked(ctx context.Context, lane *laneAhead, room int) error
 
 // giveBack returns what asynq has not asked for. It must not ask any more.
 func (a *ahead) giveBack(ctx context.Context) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for _, lane := range a.lanes {
 		if len(lane.ready) > 0 {
-			a.giveBackLocked(ctx, lane)
+			a.giveBackOf(ctx, lane)
 		}
 	}
 }
 
-// giveBackLocked returns a lane's tasks to its head. If Redis does not listen they come back when their
+// giveBackOf returns a lane's tasks to its head. If Redis does not listen they come back when their
 // leases lapse.
-func (a *ahead) giveBackLocked(ctx context.Context, lane *laneAhead) {
+func (a *ahead) giveBackOf(ctx context.Context, lane *laneAhead) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTimeout)
 	defer cancel()
 	args := []any{lane.keys.tasks()}

@@ -118,7 +118,7 @@ func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *Ser
 	s.log = o.Logger
 	s.rdb = conn.Client()
 	if !o.faults.noAckHook {
-		s.rdb.AddHook(ackHook{})
+		s.rdb.AddHook(ackHook{&failedAcks{rdb: s.rdb, since: map[string]time.Time{}}})
 	}
 	hook := aheadHook{map[string]*ahead{}}
 	s.rdb.AddHook(hook)

@@ -464,3 +464,50 @@ func TestGuardedCallback(t *testing.T) {
 		t.Errorf("guarded = %d, want the fallback", got)
 	}
 }
+
+// lateAnswer lets the first retry through and loses its answer.
+type lateAnswer struct {
+	ackHook // its pipelines and dials pass
+	lost    *atomic.Bool
+}
+
+func (f lateAnswer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if err := ctx.Err(); err != nil { // as a connection does, which pipes do not
+			cmd.SetErr(err)
+			return err
+		}
+		err := next(ctx, cmd)
+		if err == nil && scriptKey(cmd, 3, ":retry") && f.lost.CompareAndSwap(false, true) {
+			err = errors.New("injected: connection reset")
+			cmd.SetErr(err)
+		}
+		return err
+	}
+}
+
+// A retry that Redis carried out is not repeated on the task's next run: that would take it from its worker.
+func TestAStaleRetryTakesNothingAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, rdb := testkit.MiniRedis(t)
+		maintain(t, rdb) // brings the retry back
+		var runs atomic.Int64
+		h := newRecorder(func(ctx context.Context, _ tasks.Task) error {
+			if runs.Add(1) == 1 {
+				return errors.New("store is away")
+			}
+			time.Sleep(45 * time.Second) // in which asynq repeats what it takes for lost
+			return ctx.Err()
+		})
+		serve(t, miniConn(m), h, &ServerOptions{faults: faults{hook: lateAnswer{lost: new(atomic.Bool)}, poll: time.Second}}, tasks.Live)
+		receipts := enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1))
+		if failures, err := NewClient(rdb, nil).Wait(t.Context(), receipts, nil); err != nil || len(failures) > 0 {
+			t.Errorf("failures %v, %v", failures, err)
+		}
+		time.Sleep(5 * time.Minute)
+		if got := runs.Load(); got != 2 {
+			t.Errorf("the task ran %d times, want the failure and one more", got)
+		}
+	})
+}

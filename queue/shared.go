@@ -143,5 +143,5 @@ func (s *sharedTrips) acknowledge(ctx context.Context, list []*sharedCommand) {
 // notActiveError is the answer of asynq's own scripts to an ack of a task that is not active.
 type notActiveError struct{}
 
-func (notActiveError) Error() string { return "NOT FOUND" }
+func (notActiveError) Error() string { return notFound }
 func (notActiveError) RedisError()   {}

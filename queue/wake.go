@@ -2,8 +2,18 @@ package queue
 
 import (
 	"context"
+	"errors"
+	"net"
+	"time"
 
 	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// hearFor is how long a server listens before it looks whether it is to stop.
+	hearFor = 500 * time.Millisecond
+	// hearAgain is when it subscribes again after a fault.
+	hearAgain = time.Second
 )
 
 // listen has the pools look at a lane as soon as tasks arrive there, until ctx ends. Producers say so on a
@@ -18,41 +28,35 @@ func (s *Server) listen(ctx context.Context) {
 			channels = append(channels, pending)
 		}
 	}
+	// The library's own channel of messages has goroutines that outlive ctx while Redis is away.
 	subscription := s.rdb.Subscribe(ctx, channels...)
-	defer subscription.Close()
-	events := subscription.ChannelWithSubscriptions()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case event, ok := <-events:
-			if !ok {
-				return
+	defer func() { _ = subscription.Close() }() // its connection goes with the client at the latest
+	for ctx.Err() == nil {
+		event, err := subscription.ReceiveTimeout(ctx, hearFor)
+		if silence, ok := errors.AsType[net.Error](err); ok && silence.Timeout() {
+			continue
+		}
+		switch e := event.(type) {
+		case *redis.Subscription:
+			if a := lanes[e.Channel]; a != nil && e.Kind == "subscribe" {
+				a.hears(true)
 			}
-			switch e := event.(type) {
-			case *redis.Subscription:
-				if a := lanes[e.Channel]; a != nil && e.Kind == "subscribe" {
-					a.listening()
-				}
-			case *redis.Message:
-				if a := lanes[e.Channel]; a != nil {
-					a.wake(e.Channel)
-				}
+		case *redis.Message:
+			if a := lanes[e.Channel]; a != nil {
+				a.wake(e.Channel)
 			}
+		}
+		if err != nil {
+			for _, a := range lanes {
+				a.hears(false)
+			}
+			pause(ctx, hearAgain)
 		}
 	}
 }
 
-// listening notes that producers are heard, so that looks may be rare.
-func (a *ahead) listening() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.heard = true
-}
+// hears notes whether producers are heard, so that looks may be rare.
+func (a *ahead) hears(heard bool) { a.heard.Store(heard) }
 
 // wake notes that tasks arrived in the lane whose pending list is given.
-func (a *ahead) wake(pending string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.lanes[pending].empty = false
-}
+func (a *ahead) wake(pending string) { a.lanes[pending].empty.Store(false) }

@@ -70,7 +70,7 @@ func TestDeafServersLookOften(t *testing.T) {
 			t.Error("a deaf server did not look again")
 		}
 		a.slots = newSlots(1)
-		a.listening()
+		a.hears(true)
 		ask()
 		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 2))
 		if ask() {

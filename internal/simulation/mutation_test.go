@@ -24,7 +24,7 @@ var mutations = []struct {
 	edits     []edit
 }{
 	{"no ack hook (T1)", ackedOnce, []edit{
-		{"queue/hook.go", "		if errors.Is(ctx.Err(), context.Canceled) {\n", "		if false {\n"},
+		{"queue/hook.go", "		repeated := errors.Is(ctx.Err(), context.Canceled)\n", "		repeated := false\n"},
 		// A shared trip outlives its callers, which happens to do the hook's work.
 		{"queue/shared.go", "		c := &sharedCommand{cmd: cmd, next: next}\n",
 			"		if err := ctx.Err(); err != nil {\n			cmd.SetErr(err)\n			return err\n		}\n		c := &sharedCommand{cmd: cmd, next: next}\n"},

@@ -274,7 +274,7 @@ func (w *watcher) enter(p *process, id string) (leave func(done bool)) {
 	if w.handlers[p]++; w.handlers[p] > slots+1 { // and one in quarantine
 		w.violate(slotsHold, "%s has %d handlers inside, and %d slots", p.name, w.handlers[p], slots+1)
 	}
-	if f, again := w.finished[id]; again && !f.by.isDead() && !w.world.wasAway(f.at, time.Now()) && !w.world.staleRetry() {
+	if f, again := w.finished[id]; again && !f.by.isDead() && !w.world.wasAway(f.at, time.Now()) {
 		w.violate(ackedOnce, "%s was finished by %s %v ago, and runs again", w.called(id), f.by.name, time.Since(f.at))
 	}
 	return func(done bool) {

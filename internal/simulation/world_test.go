@@ -200,15 +200,6 @@ func (w *world) wasAway(from, to time.Time) bool {
 	return !to.Before(w.awayFrom) && from.Before(w.awayTo)
 }
 
-// staleRetry reports whether a known weakness may show: asynq repeats a retry that Redis has carried out and called a
-// failure, and goes on when it hears that the task is not active any more; if the same task is leased again within
-// the half minute that follows, the repetition takes it away from the worker that runs it, which runs it once more.
-func (w *world) staleRetry() bool {
-	return slices.ContainsFunc(w.plan.Faults, func(f fault) bool {
-		return (f.Kind == refusedLate || f.Kind == lostReply) && (f.Op == opRetry || f.Op == opArchive)
-	})
-}
-
 // excuse is how much later than promised a task may come back that was lost at an instant: while Redis was away
 // nobody could take it, and a sweep that a fault ended is repeated with the next.
 func (w *world) excuse(since time.Time) (d time.Duration) {
