@@ -27,7 +27,7 @@ export FUZZTIME
 VCS := $(shell git status --porcelain >/dev/null 2>&1 || echo -buildvcs=false)
 GOBUILD := go build -trimpath $(VCS)
 
-.PHONY: help setup build run test test-short bench bench-crawl bench-memory bench-queue chaos simulate fuzz lint clean
+.PHONY: help setup build run test test-short bench bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +80,10 @@ bench-queue: setup ## the queue alone against asynq alone: no-op tasks, bulk enq
 bench-memory: setup ## four workers side by side: memory of each, what one more adds, boots prepared and not
 	@$(MAKE) --no-print-directory build
 	@go run ./cmd/bench -memory 4
+
+bench-queries: setup ## how long a search text waits for its vector, without other work and beside a backfill
+	@$(MAKE) --no-print-directory build
+	@go run ./cmd/bench -queries 200
 
 chaos: setup ## real workers and Redis, killed every few seconds, and texts that kill: what is lost, and how long it takes
 	CGO_ENABLED=1 $(GOBUILD) -tags crashtest -o bin/worker-crashtest ./cmd/worker

@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, getenv boot.Getenv) error {
 	flags.IntVar(&b.texts, "texts", 3000, "texts to embed")
 	queued := flags.Int("queue", 0, "measure only the queue, with so many tasks that do nothing")
 	workers := flags.Int("memory", 0, "measure only boots and memory, with so many workers side by side (at least 2)")
+	waited := flags.Int("queries", 0, "measure only how long so many queries wait, without and beside a backfill")
 	child := flags.String("child", "", "measure one contestant in this process (used by bench itself)")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -70,6 +71,9 @@ func run(ctx context.Context, args []string, getenv boot.Getenv) error {
 	}
 	if *queued > 0 {
 		return b.queue(ctx, *queued)
+	}
+	if *waited > 0 {
+		return b.queries(ctx, *waited)
 	}
 	return b.all(ctx)
 }

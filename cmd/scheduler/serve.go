@@ -79,6 +79,8 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 		opts := &queue.MaintenanceOptions{Logger: a.log, Models: []string{a.cfg.alias}}
 		return queue.NewMaintenance(a.rdb, opts).Run(ctx)
 	})
+	// Workers watch each other; of the last one's death only somebody else can tell.
+	group.Go(func() error { return queue.NewWorkers(a.rdb).Watch(ctx, a.log, "scheduler") })
 	for name, source := range a.sources {
 		f := &scheduler.Freshness{Log: a.log, Alias: a.cfg.alias, Source: name, Waiting: source, Store: a.store, Seen: s.metrics.Fresh}
 		group.Go(func() error { return f.Run(ctx) })
