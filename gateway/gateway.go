@@ -14,7 +14,8 @@
 //	GET  /v1/status                                 the lanes, the workers and the counts
 //
 // Errors are {"error":{"message","type","param","code"}}, as OpenAI's, and on /embed {"error","error_type"}. A
-// lane without room answers 429, a fleet without room or without a worker 503, both with Retry-After.
+// lane without room answers 429, a fleet without room or without a worker 503, both with Retry-After. Each answer
+// has the request's id, which is in the log line of a failure too.
 package gateway
 
 import (
@@ -137,13 +138,15 @@ func (g *gateway) route(op operation) http.Handler {
 		op.explain = (*requestError).openAI
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := requestID(r)
+		w.Header().Set(requestHeader, id)
 		r.Body = http.MaxBytesReader(w, r.Body, op.limit)
 		answer, err := op.f(r)
 		status := http.StatusOK
 		if err != nil {
 			e := describe(err)
 			if status = e.status; status >= http.StatusInternalServerError {
-				g.log.WarnContext(r.Context(), "request failed", "path", r.URL.Path, "status", status, "err", err)
+				g.log.WarnContext(r.Context(), "request failed", "request", id, "path", r.URL.Path, "status", status, "err", err)
 			}
 			e.retryAfter(w.Header())
 			answer = op.explain(e)

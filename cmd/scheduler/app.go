@@ -50,7 +50,7 @@ func (a *app) opened(f func(*cobra.Command, []string) error) func(*cobra.Command
 		if a.cfg, err = a.settings.config(a.config); err != nil {
 			return err
 		}
-		a.log = a.logs.Logger(a.err)
+		a.log = slog.New(trace.Log(a.logs.Logger(a.err).Handler()))
 		untrace, err := a.trace(cmd.Context())
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/embedfleet/embedfleet/embedder/model"
 	"github.com/embedfleet/embedfleet/embedder/onnx"
 	"github.com/embedfleet/embedfleet/hub"
+	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -285,7 +287,7 @@ func newRoot(s streams) *cobra.Command {
 			return err
 		}
 		dieBySignal()
-		logger := log.Logger(s.err)
+		logger := slog.New(trace.Log(log.Logger(s.err).Handler()))
 		boot.RedisLog(logger)
 		logger.Info("configuration", c.Attrs()...)
 		return traced(cmd.Context(), newWorker(logger, cfg), traces)
