@@ -58,8 +58,13 @@ func newNetwork(w *world) *network {
 	return &network{world: w, redis: m, arrived: make(chan struct{}, 1), idle: map[string]bool{}}
 }
 
-// submit takes a packet. What only greets is answered at once.
+// submit takes a packet. What only greets is answered at once: a client greets while it holds a lock for which its
+// other goroutines wait, and while somebody waits for a lock the clock of a bubble stands still.
 func (n *network) submit(c *conn, cmds [][]string) {
+	if !slices.ContainsFunc(cmds, func(cmd []string) bool { return !greets(cmd) }) {
+		n.greet(c, cmds)
+		return
+	}
 	p := &packet{conn: c, cmds: cmds}
 	for _, cmd := range cmds {
 		p.ops = append(p.ops, opOf(cmd))
@@ -86,6 +91,25 @@ func (n *network) submit(c *conn, cmds [][]string) {
 	n.waiting = append(n.waiting, p)
 	n.mu.Unlock()
 	n.signal()
+}
+
+// greets reports whether a command is of those that a client sends before its first request, or to see whether
+// anybody is there.
+func greets(cmd []string) bool {
+	return slices.Contains([]string{"HELLO", "CLIENT", "PING"}, strings.ToUpper(cmd[0]))
+}
+
+func (n *network) greet(c *conn, cmds [][]string) {
+	if n.world.away() {
+		c.deliver(nil, broken)
+		return
+	}
+	c.reply.Reset()
+	for _, cmd := range cmds {
+		n.redis.Server().Dispatch(c.peer, cmd)
+	}
+	c.peer.Flush()
+	c.deliver(bytesOf(&c.reply), nil)
 }
 
 // rank decides the order among packets of one instant: by seed, instant, process and command, so that not always

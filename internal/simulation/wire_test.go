@@ -42,8 +42,7 @@ func newConn(p *process) *conn {
 // Read waits for a reply, the deadline, or the end of the connection.
 func (c *conn) Read(b []byte) (int, error) {
 	for {
-		if c.p.isDead() {
-			<-c.p.buried
+		if c.p.isDead() { // see dial
 			return 0, net.ErrClosed
 		}
 		c.mu.Lock()
@@ -82,8 +81,7 @@ func (c *conn) wait(deadline time.Time) bool {
 
 // Write takes commands; what one call carries is sent as one packet.
 func (c *conn) Write(b []byte) (int, error) {
-	if c.p.isDead() {
-		<-c.p.buried
+	if c.p.isDead() { // see dial
 		return 0, net.ErrClosed
 	}
 	c.mu.Lock()
