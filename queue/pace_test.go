@@ -22,7 +22,12 @@ func TestPace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
-		h := newRecorder(func(context.Context, tasks.Task) error { time.Sleep(time.Second); return nil })
+		// One second on average, and not in step with the looks.
+		var begun atomic.Int64
+		h := newRecorder(func(context.Context, tasks.Task) error {
+			time.Sleep(time.Duration(510+97*(begun.Add(1)%11)) * time.Millisecond)
+			return nil
+		})
 		c, lanes := NewClient(rdb, nil), NewLanes(rdb)
 		enqueue(t, c, append(manyTasks(tasks.Live, 1300), manyTasks(tasks.Backfill, 100)...)...)
 		look := func() map[tasks.Lane]LaneStatus {
@@ -48,10 +53,10 @@ func TestPace(t *testing.T) {
 		s := look()
 		live, backfill := s[tasks.Live], s[tasks.Backfill]
 		want := time.Duration(live.Pending/10) * time.Second
-		if live.Pending < 900 || math.Abs(live.DrainRate-10) > 1 || (live.ETA-want).Abs() > want/8 || (live.Work-want).Abs() > want/8 {
+		if live.Pending < 900 || math.Abs(live.DrainRate-10) > 2 || (live.ETA-want).Abs() > want/4 || (live.Work-want).Abs() > want/4 {
 			t.Errorf("live: %d wait, %.2f leave a second, ETA %v, work %v; want 10 and %v", live.Pending, live.DrainRate, live.ETA, live.Work, want)
 		}
-		if backfill.DrainRate != 0 || backfill.ETA != 0 || (backfill.Work-10*time.Second).Abs() > 2*time.Second {
+		if backfill.DrainRate != 0 || backfill.ETA != 0 || (backfill.Work-10*time.Second).Abs() > 3*time.Second {
 			t.Errorf("backfill: %+v", backfill)
 		}
 		if live.Processed < 280 || live.Processed > 320 {
