@@ -40,7 +40,7 @@ func (b *bench) queries(ctx context.Context, n int) (err error) {
 		return err
 	}
 	worker := exec.CommandContext(ctx, b.worker, "--model", b.model, "--alias", alias, "--redis-url", "redis://"+addr,
-		"--onnxruntime", b.library, "--cache", b.cache, "--http", "127.0.0.1:0", "--log-level", "warn")
+		"--onnxruntime", b.library, "--cache", b.cache, "--http", "127.0.0.1:0", "--log-level", "error")
 	worker.Stderr = os.Stderr
 	if err := worker.Start(); err != nil {
 		return fmt.Errorf("starting the worker: %w", err)
@@ -122,7 +122,7 @@ func ask(ctx context.Context, f *fleet.Fleet, texts []string) ([]time.Duration, 
 
 // backfill enqueues work for minutes, waits until all runners are in it, and returns what takes it away.
 func backfill(ctx context.Context, f *fleet.Fleet, round int) (end func() error, err error) {
-	texts, err := makeTexts(20_000)
+	texts, err := makeTexts(6_000)
 	if err != nil {
 		return nil, err
 	}
