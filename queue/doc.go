@@ -51,7 +51,7 @@
 // that gives its last verdict writes the letter and marks the task as buried in one script, then has asynq
 // forget the task. If it dies in between, the reaper sees the mark and does the second half. What asynq
 // archives by itself (a timeout at the last try, or while the letter could not be written) [Maintenance]
-// takes out of the archive and turns into a letter in one script, every 2 s. So each death is one letter.
+// takes out of the archive and turns into a letter in one script, every second. So each death is one letter.
 //
 // A letter holds the task's message, and with it the text, for it could not be replayed without; it is never
 // logged, and shown only to who asks for it. Letters are dropped after 90 days, or when a lane has more than

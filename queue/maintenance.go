@@ -21,9 +21,9 @@ var reapLua string
 var forwardLua string
 
 const (
-	// sweepEvery and leaseMargin bound recovery: asynq's lease of 30 s, the margin and one sweep are 34 s
+	// sweepEvery and leaseMargin bound recovery: asynq's lease of 30 s, the margin and one sweep are 33 s
 	// at most. Leases are renewed every 5 s, so that a worker's clock may be 20 s behind Redis's.
-	sweepEvery  = 2 * time.Second
+	sweepEvery  = time.Second
 	leaseMargin = 1 // seconds; Redis counts whole ones, so that it is up to 2
 
 	// A task is moved to quarantine with its second crash, and is poison with the next (DESIGN decision 3).
@@ -82,7 +82,7 @@ func NewMaintenance(rdb redis.UniversalClient, opts *MaintenanceOptions) *Mainte
 	return m
 }
 
-// Run sweeps every 2 s until ctx ends, then returns nil. A Redis that is away is logged and tried again.
+// Run sweeps every second until ctx ends, then returns nil. A Redis that is away is logged and tried again.
 func (m *Maintenance) Run(ctx context.Context) error {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()

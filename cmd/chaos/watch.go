@@ -108,11 +108,11 @@ func (w *watcher) see(now time.Time, list []queue.Lease) {
 	w.leases = current
 }
 
-// death returns the first one after a worker's last sign, which Redis knows in whole seconds; the sign itself if
-// there was none.
+// death returns the first one after a worker's last sign; the sign itself if there was none. Redis knows signs
+// in whole seconds, rounded down, so that the worker died after what is known.
 func (w *watcher) death(sign time.Time) time.Time {
 	for _, at := range w.deaths() {
-		if at.After(sign.Add(-time.Second)) {
+		if at.After(sign) {
 			return at
 		}
 	}
