@@ -286,7 +286,7 @@ func (b *bulk) explain(ctx context.Context, g *group) {
 		return
 	}
 	t := b.tasks[refused[0]]
-	err := b.client.gauge.full(ctx, t.Model, t.Lane, g.dest.room, int64(len(b.tasks)))
+	err := b.client.gauge.full(ctx, t.Model, t.Lane, g.dest.room, int64(len(refused)))
 	for _, i := range refused {
 		b.receipts[i].Err = err
 	}

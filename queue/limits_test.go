@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +84,11 @@ func TestRetryAfterFollowsTheDrainRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		h := newRecorder(nil)
-		h.do = func(_ context.Context, _ tasks.Task) error { time.Sleep(time.Second); return nil }
+		var calls atomic.Int64
+		h.do = func(_ context.Context, _ tasks.Task) error { // a second on average, and not in step
+			time.Sleep(time.Duration(700+calls.Add(1)*137%600) * time.Millisecond)
+			return nil
+		}
 		serve(t, miniConn(m), h, &ServerOptions{Concurrency: 10}, tasks.Live) // ten a second
 		c := NewClient(rdb, &ClientOptions{Limits: Limits{Tasks: 100}})
 		list := manyTasks(tasks.Live, 400)
