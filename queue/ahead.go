@@ -24,7 +24,7 @@ const (
 	leaseFor = 30 * time.Second
 	// leaseAhead is how many tasks are leased in one round trip at most: what the lane's batcher needs
 	// anyway, in an answer of 1 MB at the very most.
-	leaseAhead = 64
+	leaseAhead = 256
 	// keepAhead is how long a leased task may wait for asynq to ask for it. asynq does so at once as long as
 	// there is room, and there was; later the lease is worth less than asynq believes.
 	keepAhead = 5 * time.Second
@@ -110,7 +110,7 @@ func (a *ahead) least() func(limit int) int {
 	if a.leased > 0 {
 		return func(int) int { return 1 }
 	}
-	return func(limit int) int { return max(limit/16, 1) }
+	return func(limit int) int { return max(limit/4, 1) }
 }
 
 // fill leases tasks of a lane, unless it is known to be empty: asynq asks a hundred times a second, and

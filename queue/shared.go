@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,7 +15,10 @@ import (
 var ackLua string
 
 // sharedCommands is how many commands travel in one round trip at most.
-const sharedCommands = 64
+const sharedCommands = 256
+
+// lingerCommands is how long a trip waits for more commands while there are many.
+const lingerCommands = 30 * time.Millisecond
 
 // A sharedTrips hook lets the scripts that asynq runs at the same time share round trips. When the engine has
 // finished a batch, all of its tasks are acked at once; a round trip each would cost the cores that the
@@ -36,7 +40,7 @@ type sharedCommand struct {
 func newSharedTrips(rdb redis.UniversalClient) *sharedTrips {
 	s := &sharedTrips{rdb: rdb, ack: newScript(ackLua)}
 	s.alone = []any{s.ack.Hash(), newScript(leaseLua).Hash(), newScript(unleaseLua).Hash()}
-	s.group = coalesce.New(sharedCommands, s.run)
+	s.group = coalesce.New(sharedCommands, lingerCommands, s.run)
 	return s
 }
 

@@ -15,7 +15,7 @@ const startLate = time.Second
 
 const (
 	// gatherWait is how long a dequeue waits for room for several tasks.
-	gatherWait = 100 * time.Millisecond
+	gatherWait = 300 * time.Millisecond
 	// roomWait is how long it waits for room at all. asynq counts a new task's 30 s from before the dequeue.
 	roomWait = 10 * time.Second
 )

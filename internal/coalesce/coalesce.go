@@ -1,23 +1,29 @@
 // Package coalesce turns calls that happen at the same time into one: while a batch is under way, the next
-// one gathers. A lone call is not delayed; many callers share round trips. It knows nothing of what a batch
-// does.
+// one gathers. A lone call is not delayed; many callers share round trips, and where there are many it waits a moment
+// for more. It knows nothing of what a batch does.
 package coalesce
 
 import (
 	"context"
-	"runtime"
 	"sync"
+	"time"
 )
+
+// hotFor is how long after a batch of several the next caller waits for company.
+const hotFor = time.Second
 
 // A Group runs items in batches, one batch at a time, in the order of their arrival. There is no goroutine
 // behind it: the first caller of a batch runs it for all.
 type Group[T any] struct {
-	run func(ctx context.Context, items []T)
-	max int
+	run    func(ctx context.Context, items []T)
+	max    int
+	linger time.Duration
+	full   chan struct{} // of one: as many wait as a batch may have
 
 	mu      sync.Mutex
 	busy    bool // a caller is running a batch, or has been told to
 	waiting []*entry[T]
+	shared  time.Time // when the latest batch of several was run
 }
 
 // An entry is a caller that waits. It is told once: true to run the next batch, which its own item begins,
@@ -28,9 +34,11 @@ type entry[T any] struct {
 }
 
 // New returns a group of batches of at most max items. Run is never called twice at once. It leaves the
-// outcome of each item in the item.
-func New[T any](max int, run func(ctx context.Context, items []T)) *Group[T] {
-	return &Group[T]{run: run, max: max}
+// outcome of each item in the item. While batches have several items, a batch waits for more for the time of linger,
+// which may be 0: callers that were all woken by the same event come one after the other, and what they share is worth
+// more than the wait.
+func New[T any](max int, linger time.Duration, run func(ctx context.Context, items []T)) *Group[T] {
+	return &Group[T]{run: run, max: max, linger: linger, full: make(chan struct{}, 1)}
 }
 
 // Do returns when a batch with item in it has been run. It does not end with ctx, since the batch may be
@@ -41,8 +49,7 @@ func (g *Group[T]) Do(ctx context.Context, item T) {
 	if !g.join(e) && !<-e.lead {
 		return
 	}
-	// Whoever was woken together with this caller is about to come too.
-	runtime.Gosched()
+	g.gather()
 	batch := g.take()
 	defer g.pass(batch) // also if run panics, lest the others wait for ever
 	items := make([]T, len(batch))
@@ -57,11 +64,37 @@ func (g *Group[T]) join(e *entry[T]) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = append(g.waiting, e)
+	if len(g.waiting) >= g.max {
+		select {
+		case g.full <- struct{}{}:
+		default:
+		}
+	}
 	if g.busy {
 		return false
 	}
 	g.busy = true
 	return true
+}
+
+// gather waits for company, if there is likely to be any.
+func (g *Group[T]) gather() {
+	g.mu.Lock()
+	wait := g.linger > 0 && len(g.waiting) < g.max && time.Since(g.shared) < hotFor
+	select {
+	case <-g.full: // of an earlier batch
+	default:
+	}
+	g.mu.Unlock()
+	if !wait {
+		return
+	}
+	timer := time.NewTimer(g.linger)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-g.full:
+	}
 }
 
 // take returns the next batch, which begins with the caller's own entry.
@@ -71,6 +104,9 @@ func (g *Group[T]) take() []*entry[T] {
 	n := min(g.max, len(g.waiting))
 	batch := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
+	if n > 1 {
+		g.shared = time.Now()
+	}
 	return batch
 }
 

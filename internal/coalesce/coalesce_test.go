@@ -21,7 +21,7 @@ func TestEveryItemIsRunOnceInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sizes []int // without a lock: run is never called twice at once, the race detector is the judge
 		seen := map[int]int{}
-		g := coalesce.New(64, func(_ context.Context, items []*item) {
+		g := coalesce.New(64, 0, func(_ context.Context, items []*item) {
 			sizes = append(sizes, len(items))
 			for _, it := range items {
 				seen[it.n]++
@@ -55,7 +55,7 @@ func TestEveryItemIsRunOnceInBatches(t *testing.T) {
 func TestALoneCallIsNotDelayed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := coalesce.New(8, func(context.Context, []int) {})
+		g := coalesce.New(8, 0, func(context.Context, []int) {})
 		begun := time.Now()
 		for range 100 {
 			g.Do(t.Context(), 1)
@@ -70,7 +70,7 @@ func TestACallersEndIsNotTheOthers(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	g := coalesce.New(8, func(ctx context.Context, _ []int) {
+	g := coalesce.New(8, 0, func(ctx context.Context, _ []int) {
 		if ctx.Err() != nil {
 			t.Error("the batch runs under its first caller's end")
 		}
@@ -82,7 +82,7 @@ func TestAPanicLeavesNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first := true
-		g := coalesce.New(8, func(context.Context, []int) {
+		g := coalesce.New(8, 0, func(context.Context, []int) {
 			if first {
 				first = false
 				time.Sleep(time.Second)
@@ -98,5 +98,41 @@ func TestAPanicLeavesNobodyWaiting(t *testing.T) {
 		}
 		wg.Wait()
 		g.Do(t.Context(), 1)
+	})
+}
+
+// TestManyWaitForEachOther has pairs of callers come one after the other, a millisecond apart, as the handlers of one batch do
+// on busy cores.
+func TestManyWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const linger = 20 * time.Millisecond
+		var sizes []int
+		g := coalesce.New(8, linger, func(_ context.Context, items []int) {
+			sizes = append(sizes, len(items))
+			time.Sleep(time.Millisecond)
+		})
+		var wg sync.WaitGroup
+		for n := range 40 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(n/2) * time.Millisecond)
+				g.Do(t.Context(), n)
+			})
+		}
+		wg.Wait()
+		if len(sizes) > 8 || slices.Max(sizes) != 8 { // without the wait it is a batch a millisecond
+			t.Errorf("batches of %v", sizes)
+		}
+		begun := time.Now()
+		g.Do(t.Context(), 1)
+		if took := time.Since(begun); took != linger+time.Millisecond {
+			t.Errorf("shortly after a batch of several a call took %v, want %v", took, linger)
+		}
+		time.Sleep(2 * time.Second)
+		begun = time.Now()
+		g.Do(t.Context(), 1)
+		if took := time.Since(begun); took != time.Millisecond {
+			t.Errorf("a call that is alone again took %v", took)
+		}
 	})
 }

@@ -2,13 +2,18 @@ package redis
 
 import (
 	"context"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
 
 // pipelineCalls is how many scripts travel in one round trip at most: a batch of the engine's size, about
 // 100 kB of vectors.
-const pipelineCalls = 64
+const pipelineCalls = 256
+
+// lingerCalls is how long a round trip waits for more scripts while there are many. The handlers of one of the
+// engine's batches are woken together, but while the cores are busy they come over several milliseconds.
+const lingerCalls = 30 * time.Millisecond
 
 // A scriptCall is one script's run, alone or among others.
 type scriptCall struct {

@@ -52,7 +52,7 @@ func New(client goredis.UniversalClient) *Store {
 		delete:  goredis.NewScript(documentSource + deleteSource),
 		claim:   goredis.NewScript(claimSource),
 	}
-	s.calls = coalesce.New(pipelineCalls, s.runCalls)
+	s.calls = coalesce.New(pipelineCalls, lingerCalls, s.runCalls)
 	return s
 }
 
