@@ -59,7 +59,7 @@ func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Eng
 	e := &Engine{
 		model: model, set: set, opts: opts, stop: stop,
 		chunk: newChunker(document, opts), query: query, plain: plain,
-		pending: pending{lim: limits{tokens: opts.TokenBudget, texts: opts.MaxTexts}, runners: opts.Runners},
+		pending: pending{lim: limits{tokens: opts.TokenBudget, texts: opts.MaxTexts, packed: set.Packed}, runners: opts.Runners},
 	}
 	if w, err := plain.whole("a"); err == nil {
 		e.probe = w.ids

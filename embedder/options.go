@@ -19,6 +19,7 @@ type Settings struct {
 	DocumentPrompt string // put before every chunk of a document
 	Lowercase      bool   // lower-case a text before it is tokenised
 	Unit           bool   // the model's vectors have length 1
+	Packed         bool   // the model computes no padding, so that batches need not be of one length
 	Space          vector.Space
 }
 
@@ -33,7 +34,8 @@ type Options struct {
 	// 1, -1 none (an accelerator runs one call at a time).
 	QueryRunners int
 
-	// TokenBudget bounds a batch: its rows times its longest row stay within it. A longer row is a batch
+	// TokenBudget bounds a batch: the tokens computed, which are its rows times its longest row, or of a packed model
+	// its real ones, stay within it. A longer row is a batch
 	// of its own. 0 means 512: a core is as fast with it as with more, which costs memory and latency and,
 	// since lengths differ more within a larger batch, padding.
 	TokenBudget int
@@ -81,7 +83,7 @@ type RunInfo struct {
 	Query  bool          // of the query lane
 	Texts  int           // rows
 	Tokens int           // real tokens
-	Padded int           // tokens computed: rows times the longest row
+	Padded int           // tokens computed: rows times the longest row, or the real ones if the model is packed
 	Waited time.Duration // the longest any of the rows had waited for a runner
 	Took   time.Duration // inside the model
 	Err    error         // the model's error, nil if it answered

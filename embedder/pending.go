@@ -95,8 +95,27 @@ const minShare = 64
 
 // limits bound a batch.
 type limits struct {
-	tokens int // rows times longest row; a longer row is a batch of its own
-	texts  int // rows
+	tokens int  // computed ones; a longer row is a batch of its own
+	texts  int  // rows
+	packed bool // the model computes no padding
+}
+
+// packedWidth is how many times the bound of tokens a packed batch may have with its padding, which the model
+// drops, but not before the first table's rows are in memory.
+const packedWidth = 2
+
+// computed returns how many tokens a model computes of n rows, the longest of which has so many tokens and that have
+// so many together.
+func (l limits) computed(n, longest, tokens int) int {
+	if l.packed {
+		return tokens
+	}
+	return n * longest
+}
+
+// fit reports whether such rows are within the bounds.
+func (l limits) fit(n, longest, tokens int) bool {
+	return n == 1 || n <= l.texts && l.computed(n, longest, tokens) <= l.tokens && n*longest <= packedWidth*l.tokens
 }
 
 // share returns the limits under which a generation of so many tokens makes work for all runners.
@@ -106,8 +125,8 @@ func (l limits) share(tokens, runners int) limits {
 }
 
 // cut divides rows of the given lengths, sorted longest first, into batches within lim and returns the
-// number of rows of each. Of all divisions it takes one that costs least: tokens with their padding, and
-// callCost for each batch. Every further row of a batch costs as much as its first, the longest; so where
+// number of rows of each. Of all divisions it takes one that costs least: computed tokens, and callCost for
+// each batch. Where padding is computed, every further row of a batch costs as much as its first, the longest; so where
 // lengths fall steeply a new batch is cheaper, and where they are level a full one.
 func cut(lengths []int, lim limits) []int {
 	least := make([]int, len(lengths)+1) // cost of the first i rows
@@ -116,8 +135,12 @@ func cut(lengths []int, lim limits) []int {
 		least[i+1] = math.MaxInt
 	}
 	for i, longest := range lengths {
-		for n := 1; n <= min(lim.texts, len(lengths)-i) && (n == 1 || n*longest <= lim.tokens); n++ {
-			if cost := least[i] + callCost + n*longest; cost < least[i+n] {
+		tokens := 0
+		for n := 1; n <= len(lengths)-i; n++ {
+			if tokens += lengths[i+n-1]; !lim.fit(n, longest, tokens) {
+				break
+			}
+			if cost := least[i] + callCost + lim.computed(n, longest, tokens); cost < least[i+n] {
 				least[i+n], rows[i+n] = cost, n
 			}
 		}

@@ -42,16 +42,19 @@ func TestCut(t *testing.T) {
 		lim     limits
 		want    []int
 	}{
-		{"nothing", nil, limits{100, 10}, nil},
-		{"one", []int{5}, limits{100, 10}, []int{1}},
-		{"level lengths fill a batch", []int{20, 20, 20, 20, 20}, limits{100, 10}, []int{5}},
-		{"exactly the budget", []int{20, 20, 20, 20}, limits{80, 10}, []int{4}},
-		{"one token short", []int{20, 20, 20, 20}, limits{79, 10}, []int{1, 3}},
-		{"a row over the budget goes alone", []int{50, 50, 1}, limits{40, 10}, []int{1, 1, 1}},
-		{"closed by rows", []int{5, 5, 5, 5, 5}, limits{100, 2}, []int{1, 2, 2}},
-		{"a little padding is cheaper than a batch", []int{20, 18, 16}, limits{100, 10}, []int{3}},
-		{"much padding is not", []int{100, 20, 20, 20}, limits{1000, 10}, []int{1, 3}},
-		{"two steps", []int{100, 90, 30, 30, 28, 5, 5, 5}, limits{1000, 10}, []int{2, 3, 3}},
+		{"nothing", nil, limits{tokens: 100, texts: 10}, nil},
+		{"one", []int{5}, limits{tokens: 100, texts: 10}, []int{1}},
+		{"level lengths fill a batch", []int{20, 20, 20, 20, 20}, limits{tokens: 100, texts: 10}, []int{5}},
+		{"exactly the budget", []int{20, 20, 20, 20}, limits{tokens: 80, texts: 10}, []int{4}},
+		{"one token short", []int{20, 20, 20, 20}, limits{tokens: 79, texts: 10}, []int{1, 3}},
+		{"a row over the budget goes alone", []int{50, 50, 1}, limits{tokens: 40, texts: 10}, []int{1, 1, 1}},
+		{"closed by rows", []int{5, 5, 5, 5, 5}, limits{tokens: 100, texts: 2}, []int{1, 2, 2}},
+		{"a little padding is cheaper than a batch", []int{20, 18, 16}, limits{tokens: 100, texts: 10}, []int{3}},
+		{"much padding is not", []int{100, 20, 20, 20}, limits{tokens: 1000, texts: 10}, []int{1, 3}},
+		{"padding that is not computed costs nothing", []int{100, 20, 20, 20}, limits{tokens: 200, texts: 10, packed: true}, []int{4}},
+		{"real tokens count", []int{60, 30, 20, 10}, limits{tokens: 100, texts: 10, packed: true}, []int{1, 3}},
+		{"but not without end", []int{100, 1, 1, 1, 1}, limits{tokens: 150, texts: 10, packed: true}, []int{1, 4}},
+		{"two steps", []int{100, 90, 30, 30, 28, 5, 5, 5}, limits{tokens: 1000, texts: 10}, []int{2, 3, 3}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -68,10 +71,17 @@ func TestCutCostsLeast(t *testing.T) {
 	cost := func(lengths, sizes []int, lim limits) int {
 		sum, i := 0, 0
 		for _, n := range sizes {
-			if n > lim.texts || n > 1 && n*lengths[i] > lim.tokens {
+			padded, computed := n*lengths[i], n*lengths[i]
+			if lim.packed {
+				computed = 0
+				for _, l := range lengths[i : i+n] {
+					computed += l
+				}
+			}
+			if n > lim.texts || n > 1 && (computed > lim.tokens || padded > 2*lim.tokens) {
 				return math.MaxInt
 			}
-			sum += callCost + n*lengths[i]
+			sum += callCost + computed
 			i += n
 		}
 		return sum
@@ -83,7 +93,7 @@ func TestCutCostsLeast(t *testing.T) {
 			lengths[i] = 1 + r.IntN(60)
 		}
 		slices.SortFunc(lengths, func(a, b int) int { return b - a })
-		lim := limits{tokens: 1 + r.IntN(200), texts: 1 + r.IntN(6)}
+		lim := limits{tokens: 1 + r.IntN(200), texts: 1 + r.IntN(6), packed: r.IntN(2) == 0}
 		least := math.MaxInt
 		for borders := range 1 << (len(lengths) - 1) { // bit i: a batch ends behind row i
 			sizes := []int{1}

@@ -133,7 +133,7 @@ func (e *Engine) try(ctx context.Context, b *batch, entries []*entry) error {
 		info.Tokens += len(en.ids)
 		info.Waited = max(info.Waited, start.Sub(en.since))
 	}
-	info.Padded = len(rows) * len(rows[0])
+	info.Padded = e.pending.lim.computed(len(rows), len(rows[0]), info.Tokens)
 	vectors, err := e.call(ctx, rows, callers(entries), &info)
 	if err == nil {
 		e.settle(b, entries, e.answers(vectors), info)

@@ -36,6 +36,7 @@ type modelFlags struct {
 	queryPrompt, docPrompt   string
 	runners, budget          int
 	noPrepack                bool
+	standardKernels          bool
 	devices                  []string
 }
 
@@ -55,9 +56,10 @@ func (f *modelFlags) register(c *boot.Config) {
 	c.String(&f.queryPrompt, "query-prompt", "", "put before search texts, replaces the folder's")
 	c.String(&f.docPrompt, "document-prompt", "", "put before documents, replaces the folder's")
 	c.Int(&f.runners, "runners", 0, [2]int{0, 1024}, "native calls at once, one thread each; 0 is one per usable core")
-	c.Int(&f.budget, "token-budget", 1024, [2]int{1, 1 << 20}, "rows times longest row of one native call")
+	c.Int(&f.budget, "token-budget", 512, [2]int{1, 1 << 20}, "rows times longest row of one native call")
 	c.Strings(&f.devices, "device", []string{"cpu"}, "devices to try in order until one serves: cpu, cuda or cuda:N")
 	c.Bool(&f.noPrepack, "no-prepack", "load the plain graph: less disk, slower to boot, memory not shared between workers")
+	c.Bool(&f.standardKernels, "standard-kernels", "leave the encoder's layers to ONNX Runtime, also where the processor has AVX-512 and ours are faster")
 }
 
 // settings returns what the engine needs.
@@ -71,6 +73,9 @@ func (f *modelFlags) after(earlier error, c *boot.Config, getenv boot.Getenv) (e
 		Model:     f.model,
 		NoPrepack: f.noPrepack,
 		Devices:   f.devices,
+
+		StandardKernels: f.standardKernels,
+
 		Hub:       hub.Options{Endpoint: f.endpoint, Token: f.token, CacheDir: f.hfCache, Revision: f.revision, Offline: f.offline},
 		Overrides: model.Overrides{MaxTokens: f.maxTokens},
 		Options:   embedder.Options{Runners: f.runners, TokenBudget: f.budget},

@@ -28,20 +28,27 @@ func TestConformance(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for _, dir := range folders(t) {
-		t.Run(filepath.ToSlash(dir), func(t *testing.T) { conform(t, rt, dir) })
+	for name, kernels := range map[string]model.Kernels{"standard": model.Standard, "avx512": model.AVX512} {
+		t.Run(name, func(t *testing.T) {
+			if kernels == model.AVX512 && !onnx.HasOperators() {
+				t.Skip("this processor has no AVX-512")
+			}
+			for _, dir := range folders(t) {
+				t.Run(filepath.ToSlash(dir), func(t *testing.T) { conform(t, rt, dir, kernels) })
+			}
+			t.Run("all-MiniLM-L6-v2", func(t *testing.T) { conformReal(t, rt, kernels) })
+		})
 	}
-	t.Run("all-MiniLM-L6-v2", func(t *testing.T) { conformReal(t, rt) })
 }
 
 // conformReal runs real weights on real texts and compares with sentence-transformers, in batches of texts
 // as they come: the padding must not show. Every fourth of the 320 texts is enough to see a difference.
-func conformReal(t *testing.T, rt *onnx.Runtime) {
+func conformReal(t *testing.T, rt *onnx.Runtime, kernels model.Kernels) {
 	raw, err := os.ReadFile(testkit.Shared(t, "models", "reference", "all-MiniLM-L6-v2.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, s := load(t, rt, testkit.DefaultModel(t))
+	m, s := load(t, rt, testkit.DefaultModel(t), kernels)
 	tok, err := tokenizer.Open(m.TokenizerDir)
 	if err != nil {
 		t.Fatal(err)
@@ -92,9 +99,9 @@ func folders(t *testing.T) []string {
 }
 
 // load opens and prepares a folder and loads its graph, until the end of the test.
-func load(t *testing.T, rt *onnx.Runtime, dir string) (*model.Model, *onnx.Session) {
+func load(t *testing.T, rt *onnx.Runtime, dir string, kernels model.Kernels) (*model.Model, *onnx.Session) {
 	t.Helper()
-	m, err := model.Open(t.Context(), dir, nil)
+	m, err := model.Open(t.Context(), dir, &model.Options{Kernels: kernels})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +126,8 @@ func load(t *testing.T, rt *onnx.Runtime, dir string) (*model.Model, *onnx.Sessi
 	return m, s
 }
 
-func conform(t *testing.T, rt *onnx.Runtime, dir string) {
-	m, s := load(t, rt, dir)
+func conform(t *testing.T, rt *onnx.Runtime, dir string, kernels model.Kernels) {
+	m, s := load(t, rt, dir, kernels)
 	rows, want := reference(t, m, dir)
 	alone := make([]vector.Vector, len(rows))
 	for i, row := range rows {

@@ -24,6 +24,7 @@ type compiledGraph struct {
 	net     network
 	weights weights
 	set     *safetensors.Set
+	kernels Kernels
 }
 
 // tokenTypes is false: type 0 is part of the position table.
@@ -42,7 +43,7 @@ func (c *compiledGraph) files() []string {
 // them, small ones into the graph.
 func (c *compiledGraph) write(ctx context.Context, dir string, h head) (err error) {
 	// The nodes come first: they say which constants there are and in what order.
-	e := emitEncoder(c.net, c.weights, h)
+	e := emitEncoder(c.net, c.weights, h, c.kernels)
 	reader := c.set.NewReader()
 	defer finish(&err, reader.Close)
 	out, err := newDataWriter(filepath.Join(dir, dataFile))

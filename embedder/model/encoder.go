@@ -17,8 +17,9 @@ import (
 // (its fused SkipLayerNormalization took an eighth of the whole time, Add and LayerNormalization a twentieth).
 type encoder struct {
 	*builder
-	net    network
-	params []param
+	net     network
+	kernels Kernels
+	params  []param
 }
 
 // A param is a constant of the graph that is made from the folder's tensors.
@@ -29,20 +30,30 @@ type param struct {
 }
 
 // emitEncoder emits the whole graph from the token ids to h's output.
-func emitEncoder(n network, w weights, h head) *encoder {
-	e := &encoder{builder: newBuilder(opset, ""), net: n}
+func emitEncoder(n network, w weights, h head, k Kernels) *encoder {
+	e := &encoder{builder: newBuilder(opset, ""), net: n, kernels: k}
 	e.graph.Name = n.Type
 	e.graph.Inputs = []onnxpb.Value{
 		matrix(inputIDs, onnxpb.Int64, onnxpb.Dim{Name: "sequence"}),
 		matrix(inputMask, onnxpb.Int64, onnxpb.Dim{Name: "sequence"}),
 	}
 	x := e.embed(w)
-	mask := e.cast("mask", inputMask, onnxpb.Int32)
-	for i, l := range w.layers {
-		x = e.layer(fmt.Sprintf("layer%d", i), l, x, mask)
+	if k == AVX512 {
+		x = e.packedLayers(w.layers, x)
+	} else {
+		x = e.layers(w.layers, x)
 	}
 	h.emit(e.builder, x)
 	return e
+}
+
+// layers emits the encoder's layers of ordinary operators.
+func (e *encoder) layers(list []layer, x string) string {
+	mask := e.cast("mask", inputMask, onnxpb.Int32)
+	for i, l := range list {
+		x = e.layer(fmt.Sprintf("layer%d", i), l, x, mask)
+	}
+	return x
 }
 
 // param adds a constant and returns its name.
@@ -112,11 +123,16 @@ func (e *encoder) product(name, x string, l linear) string {
 }
 
 func (e *encoder) norm(name string, n norm, x string) string {
-	return e.node(name, "LayerNormalization", []string{
-		x,
+	return e.node(name, "LayerNormalization", append([]string{x}, e.normParams(name, n)...),
+		onnxpb.Int("axis", -1), onnxpb.Float("epsilon", float32(e.net.Epsilon)))
+}
+
+// normParams adds a norm's scale and shift.
+func (e *encoder) normParams(name string, n norm) []string {
+	return []string{
 		e.param(name+"/scale", joined{n.scale}, e.net.Hidden),
 		e.param(name+"/shift", joined{n.shift}, e.net.Hidden),
-	}, onnxpb.Int("axis", -1), onnxpb.Float("epsilon", float32(e.net.Epsilon)))
+	}
 }
 
 func (e *encoder) activate(name, x string) string {
@@ -133,7 +149,7 @@ func (e *encoder) activate(name, x string) string {
 func (e *encoder) model() *onnxpb.Model {
 	return &onnxpb.Model{
 		IRVersion: 8, Producer: "embedfleet",
-		Opsets: []onnxpb.Opset{{Version: opset}, {Domain: contrib, Version: 1}},
+		Opsets: append([]onnxpb.Opset{{Version: opset}, {Domain: contrib, Version: 1}}, e.ownOpset()...),
 		Graph:  e.graph,
 	}
 }

@@ -27,7 +27,19 @@ type Options struct {
 	Overrides
 	// Digests knows the digests of files that have not changed since they were read. nil reads every file.
 	Digests *fingerprint.Digests
+	// Kernels says what graphs may be made of. The zero value is what every machine can run.
+	Kernels Kernels
 }
+
+// Kernels are operators that only some machines have.
+type Kernels int
+
+const (
+	// Standard are ONNX's operators and its runtime's own.
+	Standard Kernels = iota
+	// AVX512 are those of [KernelDomain], in the place of the encoder's layers.
+	AVX512
+)
 
 // A Model is an opened folder. Its fields are to be read only.
 type Model struct {
@@ -36,6 +48,7 @@ type Model struct {
 
 	Architecture string // config.json's model_type
 	Compiled     bool   // the graph is ours; false if the folder's own is taken
+	Packed       bool   // the graph is made of [AVX512] kernels, which compute no padding
 	Layers       int    // 0 where a foreign graph's config.json doesn't say; so with the next two
 	Hidden       int
 	Heads        int
@@ -100,6 +113,9 @@ func open(ctx context.Context, dir string, o *Options) (*Model, error) {
 	c, err := m.readNetwork(d, l.transformer)
 	if err != nil {
 		return nil, err
+	}
+	if g, ours := m.source.(*compiledGraph); ours && o.Kernels == AVX512 && m.net.panels() {
+		m.Packed, g.kernels = true, AVX512
 	}
 	if err := m.setHead(l, &o.Overrides); err != nil {
 		return nil, err

@@ -15,6 +15,15 @@ const (
 	inputTypes = "token_type_ids" // always zero: one segment
 )
 
+// OperatorDomain is the domain of the operators that package kernels computes, version 1. They work on rows without
+// padding, one behind the other, T in all; weights lie in panels of 32 columns.
+//
+//	Pack(x [texts, tokens, hidden], mask [texts, tokens]) -> [T, hidden], lengths [texts]
+//	SelfAttention(x [T, hidden], lengths, in, in bias, out, out bias, scale, shift; heads, epsilon) -> [T, hidden]
+//	FeedForward(x [T, hidden], up, up bias, down, down bias, scale, shift; relu, epsilon) -> [T, hidden]
+//	Unpack(x [T, hidden], lengths, mask) -> [texts, tokens, hidden], 0 for padding
+const OperatorDomain = "embedfleet"
+
 // ports are the names and the dimension that a session works with.
 type ports struct {
 	inputs []string

@@ -65,8 +65,9 @@ func (o Options) validate() error {
 // sessionOptions makes the runtime's options of one session: the given number of threads that sleep when
 // idle instead of spinning, one operator at a time, no plan of memory kept per input shape (every batch
 // has another), an arena that keeps freed tensors for the next call (without one, calls were up to twice as
-// slow here and the process grew larger), errors only on standard error. The caller destroys the result.
-func sessionOptions(threads int) (_ *ort.SessionOptions, err error) {
+// slow here and the process grew larger), errors only on standard error, our own operators. The caller destroys
+// the result.
+func (rt *Runtime) sessionOptions(threads int) (_ *ort.SessionOptions, err error) {
 	so, err := ort.NewSessionOptions()
 	if err != nil {
 		return nil, fmt.Errorf("making session options: %w", err)
@@ -76,6 +77,11 @@ func sessionOptions(threads int) (_ *ort.SessionOptions, err error) {
 			err = errors.Join(fmt.Errorf("setting session options: %w", err), so.Destroy())
 		}
 	}()
+	if HasOperators() {
+		if err := rt.operators.addTo(so); err != nil {
+			return nil, err
+		}
+	}
 	return so, errors.Join(
 		so.SetIntraOpNumThreads(threads),
 		so.SetInterOpNumThreads(1),

@@ -92,7 +92,7 @@ func (rt *Runtime) writeOptimised(ctx context.Context, graphPath string, names p
 		return err
 	}
 	defer rt.release()
-	so, err := sessionOptions(1)
+	so, err := rt.sessionOptions(1)
 	if err != nil {
 		return err
 	}

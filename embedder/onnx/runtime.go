@@ -19,8 +19,9 @@ var environment sync.Mutex
 
 // A Runtime is the process's ONNX Runtime: a loaded library and its environment.
 type Runtime struct {
-	log     *slog.Logger
-	version string
+	log       *slog.Logger
+	version   string
+	operators operators // only where [HasOperators]
 
 	// creating is held while a session is created: one at a time per process.
 	creating sync.Mutex
@@ -53,7 +54,13 @@ func Init(libraryPath string, log *slog.Logger) (*Runtime, error) {
 		return nil, errors.Join(fmt.Errorf("switching telemetry off: %w", err), ort.DestroyEnvironment())
 	}
 	rt := &Runtime{log: log, version: ort.GetVersion()}
-	log.Info("onnx runtime initialised", "version", rt.version, "library", libraryPath)
+	if HasOperators() {
+		var err error
+		if rt.operators, err = newOperators(libraryPath); err != nil {
+			return nil, errors.Join(err, ort.DestroyEnvironment())
+		}
+	}
+	log.Info("onnx runtime initialised", "version", rt.version, "library", libraryPath, "own_operators", HasOperators())
 	return rt, nil
 }
 
@@ -92,6 +99,7 @@ func (rt *Runtime) Close() error {
 		return fmt.Errorf("ending the onnx runtime: %w", err)
 	}
 	rt.closed = true
+	trimOperators()
 	trim()
 	return nil
 }

@@ -64,7 +64,7 @@ func settleDim(want, declared int) (int, error) {
 
 // load creates the native session, from the prepared folder where it can.
 func (s *Session) load(ctx context.Context, graphPath string) error {
-	so, err := sessionOptions(s.opts.Threads)
+	so, err := s.rt.sessionOptions(s.opts.Threads)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,8 @@ var Rooms = []Room{
 		[]string{"embedder/internal/onnxpb", "embedder/model/internal/...", "internal/filelock", "internal/fingerprint", "vector"}, nil},
 	{"embedder/model/internal/...", "file formats of models", nil, nil},
 	{"embedder/internal/onnxpb", "ONNX's file format, as far as embedding graphs need it", nil, []string{protowire}},
-	{"embedder/onnx", "the only room that knows ONNX Runtime", []string{"embedder", "embedder/internal/onnxpb", "internal/filelock", "internal/fingerprint", "internal/smaps", "vector"},
+	{"embedder/onnx/kernels", "the arithmetic of an encoder's layers, for processors with AVX-512", nil, []string{xsys}},
+	{"embedder/onnx", "the only room that knows ONNX Runtime", []string{"embedder", "embedder/internal/onnxpb", "embedder/onnx/kernels", "internal/filelock", "internal/fingerprint", "internal/smaps", "vector"},
 		[]string{ort, xsync, xsys}},
 	{"embedder/embedtest", "an embedder whose vectors can be read back", []string{"embedder", "vector"}, nil},
 

@@ -35,6 +35,8 @@ type Settings struct {
 	// NoPrepack loads the plain graph: slower to boot and not shared between processes, but a fraction of
 	// the disk.
 	NoPrepack bool
+	// StandardKernels leaves the encoder's layers to the runtime also where we have faster ones.
+	StandardKernels bool
 	// Devices are tried in order until one serves: cpu, cuda or cuda:N. None means cpu.
 	Devices []string
 	// Stage is told how far a load is, by the loading goroutine; nil: nobody asks.
@@ -137,7 +139,7 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 		return nil, err
 	}
 	begun := time.Now()
-	m, err := s.read(ctx)
+	m, err := s.read(ctx, on)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +151,7 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	s.Model, s.Version, s.Space = m, s.runtime.Version(), m.Space(model.Runtime{Name: "ort" + major, Provider: on.Class()})
 	e, err := embedder.NewEngine(session, tok, embedder.Settings{
 		MaxTokens: m.MaxTokens, QueryPrompt: m.Prompts.Query, DocumentPrompt: m.Prompts.Document,
-		Lowercase: m.Lowercase, Unit: m.Normalize, Space: s.Space,
+		Lowercase: m.Lowercase, Unit: m.Normalize, Packed: m.Packed, Space: s.Space,
 	}, s.options(on))
 	if err != nil {
 		return nil, errors.Join(err, session.Close(), s.Close())
@@ -166,7 +168,7 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 }
 
 // read finds the folder, fetching it if need be, and opens what is in it.
-func (s *Source) read(ctx context.Context) (*model.Model, error) {
+func (s *Source) read(ctx context.Context, on onnx.Device) (*model.Model, error) {
 	opts := s.set.Hub
 	if told := s.set.Stage; told != nil {
 		opts.Progress = func(p hub.Progress) { told(Stage{"fetching", p.Done, p.Total}) }
@@ -177,7 +179,11 @@ func (s *Source) read(ctx context.Context) (*model.Model, error) {
 		return nil, err
 	}
 	s.set.stage("checking")
-	m, err := model.Open(ctx, dir, &model.Options{Overrides: s.set.Overrides, Digests: s.digests})
+	kernels := model.Standard
+	if onnx.HasOperators() && !on.Accelerated() && !s.set.StandardKernels {
+		kernels = model.AVX512
+	}
+	m, err := model.Open(ctx, dir, &model.Options{Overrides: s.set.Overrides, Digests: s.digests, Kernels: kernels})
 	if err != nil {
 		return nil, err
 	}

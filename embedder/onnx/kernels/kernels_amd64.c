@@ -1,0 +1,424 @@
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Only these functions are compiled for AVX-512: everything else in the binary must run anywhere.
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define INLINE static inline __attribute__((always_inline)) AVX512
+
+enum {
+  LANES = 16,  // float32 in a register
+  PANEL = 32,  // columns of a panel: two registers
+  TILE = 14,   // rows of a tile: 28 of 32 registers are sums, two hold a panel's row
+  BLOCK = 168, // rows of a block, at most, apart from longer texts
+  // A block's widest intermediate is to stay in the second-level cache, which has 1 to 2 MB on these processors.
+  BLOCK_BYTES = 2 << 20,
+};
+
+// --- memory ---------------------------------------------------------------------------------------------------
+
+// Scratch memory is kept for the next call: asking the system for megabytes costs it a page fault for every 4 kB.
+// As many pieces are kept as there were calls at once.
+enum { PIECES = 64 };
+static struct {
+  pthread_mutex_t lock;
+  int count;
+  struct {
+    void *at;
+    size_t size;
+  } pieces[PIECES];
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void *take(size_t size, size_t *got) {
+  void *at = NULL, *small = NULL;
+  pthread_mutex_lock(&pool.lock);
+  if (pool.count > 0) {
+    pool.count--;
+    if (pool.pieces[pool.count].size >= size) {
+      at = pool.pieces[pool.count].at;
+      *got = pool.pieces[pool.count].size;
+    } else {
+      small = pool.pieces[pool.count].at;
+    }
+  }
+  pthread_mutex_unlock(&pool.lock);
+  free(small);
+  if (at == NULL) {
+    *got = (size + 4095) & ~(size_t)4095;
+    at = aligned_alloc(4096, *got);
+  }
+  return at;
+}
+
+static void give(void *at, size_t size) {
+  pthread_mutex_lock(&pool.lock);
+  if (pool.count < PIECES) {
+    pool.pieces[pool.count].at = at;
+    pool.pieces[pool.count].size = size;
+    pool.count++;
+    at = NULL;
+  }
+  pthread_mutex_unlock(&pool.lock);
+  free(at);
+}
+
+void ef_trim(void) {
+  pthread_mutex_lock(&pool.lock);
+  while (pool.count > 0) {
+    free(pool.pieces[--pool.count].at);
+  }
+  pthread_mutex_unlock(&pool.lock);
+}
+
+// --- functions ------------------------------------------------------------------------------------------------
+
+// exp for x <= 0: 2 to the whole part of x log2(e) times a polynomial (relative error 2e-9 before rounding) of the
+// rest in [-0.5, 0.5].
+INLINE __m512 exp_neg(__m512 x) {
+  __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+  __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 f = _mm512_sub_ps(t, n);
+  __m512 p = _mm512_set1_ps(0.0001534581242594868f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0013399932067841291f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.009618489071726799f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.05550328642129898f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.24022646248340607f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.6931471824645996f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, n);
+}
+
+// gelu(x) = x/2 (1 + erf(x/sqrt 2)) = max(x, 0) - |x|/2 erfc(|x|/sqrt 2), which is exact to rounding on both sides
+// of 0. erfc is exp(-a Q(a)) with a = |x| and Q a polynomial fitted on [0, 5.9] so that gelu's error is below 1e-8;
+// beyond, erfc is under 4e-9 and taken as 0.
+INLINE __m512 gelu(__m512 x) {
+  const __m512 end = _mm512_set1_ps(5.9f);
+  __m512 a = _mm512_abs_ps(x);
+  __m512 c = _mm512_min_ps(a, end);
+  __m512 q = _mm512_set1_ps(1.318405452366278e-06f);
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(-1.9447510567260906e-05f));
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(9.11298775463365e-05f));
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.00018858964904211462f));
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(-0.005022144876420498f));
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.0364786796271801f));
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.31826695799827576f));
+  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.7978893518447876f));
+  __m512 e = exp_neg(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(c, q)));
+  e = _mm512_mask_mul_ps(_mm512_setzero_ps(), _mm512_cmp_ps_mask(a, end, _CMP_LE_OQ), e, _mm512_mul_ps(a, _mm512_set1_ps(0.5f)));
+  // NaN stays NaN: max returns its second operand then.
+  return _mm512_sub_ps(_mm512_max_ps(_mm512_setzero_ps(), x), e);
+}
+
+// --- products -------------------------------------------------------------------------------------------------
+
+// What is done with the sums of a tile before they are stored.
+typedef enum { PLAIN, BIAS, BIAS_GELU, BIAS_RELU, BIAS_ADD, SCALE } epilogue;
+
+typedef struct {
+  const float *a; // rows x k, lda apart
+  int64_t lda, k;
+  const float *b; // k rows of 32 columns, ldb apart
+  int64_t ldb;
+  const float *next; // k lines of 16 values that will be wanted soon
+  float *c; // rows x 32, ldc apart
+  int64_t ldc;
+  const float *v; // BIAS: one value for each column; SCALE: one for each row
+  const float *r; // BIAS_ADD: rows x 32, ldr apart
+  int64_t ldr;
+} product;
+
+// One tile of a product: the sums stay in registers from the first to the last step along k.
+INLINE void tile(const int rows, const epilogue how, const product *p) {
+  __m512 sum[TILE][2];
+#pragma GCC unroll 14
+  for (int i = 0; i < rows; i++) {
+    sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+  }
+  const float *a = p->a, *b = p->b;
+  const int64_t lda = p->lda, ldb = p->ldb;
+  const float *next = p->next;
+  for (int64_t k = p->k; k > 0; k--) {
+    _mm_prefetch((const char *)next, _MM_HINT_T1);
+    next += LANES;
+    __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + LANES);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++) {
+      __m512 x = _mm512_set1_ps(a[i * lda]);
+      sum[i][0] = _mm512_fmadd_ps(x, b0, sum[i][0]);
+      sum[i][1] = _mm512_fmadd_ps(x, b1, sum[i][1]);
+    }
+    a++;
+    b += ldb;
+  }
+  __m512 v0 = _mm512_setzero_ps(), v1 = v0;
+  if (how == BIAS || how == BIAS_GELU || how == BIAS_RELU || how == BIAS_ADD) {
+    v0 = _mm512_loadu_ps(p->v), v1 = _mm512_loadu_ps(p->v + LANES);
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < rows; i++) {
+    __m512 c0 = sum[i][0], c1 = sum[i][1];
+    if (how == SCALE) {
+      __m512 s = _mm512_set1_ps(p->v[i]);
+      c0 = _mm512_mul_ps(c0, s), c1 = _mm512_mul_ps(c1, s);
+    } else if (how != PLAIN) {
+      c0 = _mm512_add_ps(c0, v0), c1 = _mm512_add_ps(c1, v1);
+    }
+    if (how == BIAS_GELU) {
+      c0 = gelu(c0), c1 = gelu(c1);
+    } else if (how == BIAS_RELU) {
+      c0 = _mm512_max_ps(_mm512_setzero_ps(), c0), c1 = _mm512_max_ps(_mm512_setzero_ps(), c1);
+    } else if (how == BIAS_ADD) {
+      c0 = _mm512_add_ps(c0, _mm512_loadu_ps(p->r + i * p->ldr));
+      c1 = _mm512_add_ps(c1, _mm512_loadu_ps(p->r + i * p->ldr + LANES));
+    }
+    _mm512_storeu_ps(p->c + i * p->ldc, c0);
+    _mm512_storeu_ps(p->c + i * p->ldc + LANES, c1);
+  }
+}
+
+// One function for each number of rows: the compiler must know it to keep the sums in registers.
+#define TILES(name, how)                                                                                              \
+  AVX512 static void name(int rows, const product *p) {                                                               \
+    switch (rows) {                                                                                                   \
+    case 1: tile(1, how, p); break;                                                                                   \
+    case 2: tile(2, how, p); break;                                                                                   \
+    case 3: tile(3, how, p); break;                                                                                   \
+    case 4: tile(4, how, p); break;                                                                                   \
+    case 5: tile(5, how, p); break;                                                                                   \
+    case 6: tile(6, how, p); break;                                                                                   \
+    case 7: tile(7, how, p); break;                                                                                   \
+    case 8: tile(8, how, p); break;                                                                                   \
+    case 9: tile(9, how, p); break;                                                                                   \
+    case 10: tile(10, how, p); break;                                                                                 \
+    case 11: tile(11, how, p); break;                                                                                 \
+    case 12: tile(12, how, p); break;                                                                                 \
+    case 13: tile(13, how, p); break;                                                                                 \
+    default: tile(14, how, p);                                                                                        \
+    }                                                                                                                 \
+  }
+TILES(tile_plain, PLAIN)
+TILES(tile_bias, BIAS)
+TILES(tile_bias_gelu, BIAS_GELU)
+TILES(tile_bias_relu, BIAS_RELU)
+TILES(tile_bias_add, BIAS_ADD)
+TILES(tile_scale, SCALE)
+
+// rows_of cuts rows into tiles of about the same height and returns the height of the next.
+static int rows_of(int64_t left) {
+  int64_t tiles = (left + TILE - 1) / TILE;
+  return (int)((left + tiles - 1) / tiles);
+}
+
+// dense computes c = a W + b of rows x k by a dense layer of so many columns, with an epilogue; r is what BIAS_ADD
+// adds. Panel by panel: a panel stays in the first two caches while all rows pass, and the first tiles fetch the next
+// one. Without that the products were a tenth slower: weights come from the third cache, once a block.
+AVX512 static void dense(void (*tiles)(int, const product *), const float *a, int64_t rows, int64_t k, const ef_linear *l,
+                         int64_t columns, float *c, const float *r) {
+  for (int64_t j = 0; j < columns; j += PANEL) {
+    const float *b = l->weight + j * k, *end = b + k * PANEL;
+    product p = {.lda = k, .k = k, .b = b, .ldb = PANEL, .next = b, .ldc = columns, .v = l->bias + j, .ldr = columns};
+    if (j + PANEL < columns) {
+      p.next = end, end += k * PANEL;
+    }
+    for (int64_t i = 0; i < rows;) {
+      int n = rows_of(rows - i);
+      p.a = a + i * k;
+      p.c = c + i * columns + j;
+      if (r != NULL) {
+        p.r = r + i * columns + j;
+      }
+      tiles(n, &p);
+      if (p.next + k * LANES < end) {
+        p.next += k * LANES;
+      }
+      i += n;
+    }
+  }
+}
+
+// --- rows -----------------------------------------------------------------------------------------------------
+
+// normalise does a layer normalisation of rows of so many values, in place.
+AVX512 static void normalise(const ef_norm *n, float *y, int64_t rows, int64_t width) {
+  for (int64_t i = 0; i < rows; i++, y += width) {
+    __m512 sum = _mm512_setzero_ps(), square = sum;
+    for (int64_t j = 0; j < width; j += LANES) {
+      sum = _mm512_add_ps(sum, _mm512_loadu_ps(y + j));
+    }
+    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)width);
+    for (int64_t j = 0; j < width; j += LANES) {
+      __m512 d = _mm512_sub_ps(_mm512_loadu_ps(y + j), mean);
+      square = _mm512_fmadd_ps(d, d, square);
+    }
+    __m512 by = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(square) / (float)width + n->epsilon));
+    for (int64_t j = 0; j < width; j += LANES) {
+      __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(y + j), mean), by);
+      _mm512_storeu_ps(y + j, _mm512_fmadd_ps(d, _mm512_loadu_ps(n->scale + j), _mm512_loadu_ps(n->shift + j)));
+    }
+  }
+}
+
+// soften turns n scores, at least one, into exp(scale (score - largest)) and returns their sum.
+AVX512 static float soften(float *s, int64_t n, float scale) {
+  __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+  __mmask16 last = (__mmask16)(0xffff >> ((LANES - n % LANES) % LANES));
+  int64_t whole = (n - 1) / LANES * LANES; // the last register, perhaps of fewer, begins here
+  for (int64_t j = 0; j < whole; j += LANES) {
+    top = _mm512_max_ps(top, _mm512_loadu_ps(s + j));
+  }
+  top = _mm512_mask_max_ps(top, last, top, _mm512_loadu_ps(s + whole));
+  top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+  __m512 by = _mm512_set1_ps(scale);
+  for (int64_t j = 0; j < whole; j += LANES) {
+    __m512 e = exp_neg(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + j), top), by));
+    sum = _mm512_add_ps(sum, e);
+    _mm512_storeu_ps(s + j, e);
+  }
+  __m512 e = _mm512_maskz_mov_ps(last, exp_neg(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + whole), top), by)));
+  _mm512_storeu_ps(s + whole, e);
+  return _mm512_reduce_add_ps(_mm512_add_ps(sum, e));
+}
+
+static int64_t panels(int64_t n) { return (n + PANEL - 1) / PANEL; }
+
+// --- attention ------------------------------------------------------------------------------------------------
+
+// What lies between the products of one text's attention.
+typedef struct {
+  float *key;    // one head's keys, transposed, in panels of 32 tokens: [panels][width][32]
+  float *value;  // one head's values in panels of 32 dimensions: [panels][tokens][32]
+  float *scores; // of a tile's queries: [TILE][panels of tokens * 32]
+  float *sums;   // 1/sum of each of a tile's rows: [TILE]
+  float *wide;   // a tile's result in whole panels: [TILE][32]
+} between;
+
+// head computes the attention of one head over one text of n tokens: q, k and v are the text's first rows of
+// width values, ld apart; the result goes to y, rows ldy apart.
+AVX512 static void head(const float *q, const float *k, const float *v, int64_t ld, int64_t n, int64_t width, float *y,
+                        int64_t ldy, const between *m) {
+  int64_t ps = panels(n), wide = ps * PANEL;
+  for (int64_t t = 0; t < wide; t++) { // token
+    float *to = m->key + t / PANEL * width * PANEL + t % PANEL;
+    for (int64_t d = 0; d < width; d++) {
+      to[d * PANEL] = t < n ? k[t * ld + d] : 0;
+    }
+  }
+  const float *values = v;
+  int64_t ldv = ld, step = PANEL; // from one panel of values to the next
+  if (width % PANEL != 0) {
+    memset(m->value, 0, sizeof(float) * (size_t)(panels(width) * n * PANEL));
+    for (int64_t t = 0; t < n; t++) {
+      for (int64_t d = 0; d < width; d++) {
+        m->value[(d / PANEL * n + t) * PANEL + d % PANEL] = v[t * ld + d];
+      }
+    }
+    values = m->value, ldv = PANEL, step = n * PANEL;
+  }
+  float scale = 1.0f / sqrtf((float)width);
+  for (int64_t i = 0; i < n;) {
+    int rows = rows_of(n - i);
+    product p = {.a = q + i * ld, .lda = ld, .k = width, .ldb = PANEL, .next = m->key, .ldc = wide};
+    for (int64_t j = 0; j < ps; j++) {
+      p.b = m->key + j * width * PANEL;
+      p.c = m->scores + j * PANEL;
+      tile_plain(rows, &p);
+    }
+    for (int r = 0; r < rows; r++) {
+      m->sums[r] = 1.0f / soften(m->scores + r * wide, n, scale);
+    }
+    p = (product){.a = m->scores, .lda = wide, .k = n, .ldb = ldv, .next = m->scores, .v = m->sums};
+    for (int64_t d = 0; d < width; d += PANEL) {
+      p.b = values + d / PANEL * step;
+      if (width - d >= PANEL) {
+        p.c = y + i * ldy + d, p.ldc = ldy;
+        tile_scale(rows, &p);
+        continue;
+      }
+      p.c = m->wide, p.ldc = PANEL;
+      tile_scale(rows, &p);
+      for (int r = 0; r < rows; r++) {
+        memcpy(y + (i + r) * ldy + d, m->wide + r * PANEL, sizeof(float) * (size_t)(width - d));
+      }
+    }
+    i += rows;
+  }
+}
+
+int64_t ef_attention_blocks(const int64_t *lengths, int64_t texts, ef_block *blocks) {
+  int64_t count = 0, row = 0;
+  for (int64_t t = 0; t < texts; row += lengths[t], t++) {
+    if (count > 0 && blocks[count - 1].rows + lengths[t] <= BLOCK) {
+      blocks[count - 1].rows += lengths[t];
+      blocks[count - 1].texts++;
+    } else {
+      blocks[count++] = (ef_block){.row = row, .rows = lengths[t], .text = t, .texts = 1};
+    }
+  }
+  return count;
+}
+
+int ef_attention_run(const ef_attention *op, const float *x, float *y, const int64_t *lengths, const ef_block *b) {
+  int64_t h = op->hidden, width = h / op->heads, longest = 0;
+  for (int64_t t = 0; t < b->texts; t++) {
+    longest = lengths[b->text + t] > longest ? lengths[b->text + t] : longest;
+  }
+  int64_t tokens = panels(longest) * PANEL;
+  // Every part is a multiple of 64 bytes, as its first place is.
+  int64_t all = b->rows * 3 * h, result = b->rows * h, key = tokens * width, value = panels(width) * PANEL * tokens,
+          scores = TILE * tokens;
+  size_t size;
+  float *at = take(sizeof(float) * (size_t)(all + result + key + value + scores + LANES + TILE * PANEL), &size);
+  if (at == NULL) {
+    return -1;
+  }
+  float *qkv = at, *heads = qkv + all;
+  between m = {.key = heads + result};
+  m.value = m.key + key, m.scores = m.value + value, m.sums = m.scores + scores, m.wide = m.sums + LANES;
+
+  dense(tile_bias, x + b->row * h, b->rows, h, &op->in, 3 * h, qkv, NULL);
+  int64_t row = 0;
+  for (int64_t t = 0; t < b->texts; t++) {
+    int64_t n = lengths[b->text + t];
+    for (int64_t i = 0; i < op->heads; i++) {
+      const float *q = qkv + row * 3 * h + i * width;
+      head(q, q + h, q + 2 * h, 3 * h, n, width, heads + row * h + i * width, h, &m);
+    }
+    row += n;
+  }
+  dense(tile_bias_add, heads, b->rows, h, &op->out, h, y + b->row * h, x + b->row * h);
+  normalise(&op->norm, y + b->row * h, b->rows, h);
+  give(at, size);
+  return 0;
+}
+
+// --- feed-forward ---------------------------------------------------------------------------------------------
+
+int64_t ef_feed_forward_blocks(const ef_feed_forward *op, int64_t rows, ef_block *blocks) {
+  int64_t most = BLOCK_BYTES / (int64_t)sizeof(float) / op->inner / TILE * TILE;
+  most = most > BLOCK ? BLOCK : most < 4 * TILE ? 4 * TILE : most;
+  int64_t count = (rows + most - 1) / most, row = 0;
+  for (int64_t i = 0; i < count; i++) {
+    int64_t n = (rows - row + count - i - 1) / (count - i);
+    blocks[i] = (ef_block){.row = row, .rows = n};
+    row += n;
+  }
+  return count;
+}
+
+int ef_feed_forward_run(const ef_feed_forward *op, const float *x, float *y, const ef_block *b) {
+  int64_t h = op->hidden;
+  size_t size;
+  float *up = take(sizeof(float) * (size_t)(b->rows * op->inner), &size);
+  if (up == NULL) {
+    return -1;
+  }
+  dense(op->relu ? tile_bias_relu : tile_bias_gelu, x + b->row * h, b->rows, h, &op->up, op->inner, up, NULL);
+  dense(tile_bias_add, up, b->rows, op->inner, &op->down, h, y + b->row * h, x + b->row * h);
+  normalise(&op->norm, y + b->row * h, b->rows, h);
+  give(up, size);
+  return 0;
+}
