@@ -76,41 +76,37 @@ void ef_trim(void) {
 
 // --- functions ------------------------------------------------------------------------------------------------
 
-// exp for x <= 0: 2 to the whole part of x log2(e) times a polynomial (relative error 2e-9 before rounding) of the
-// rest in [-0.5, 0.5].
-INLINE __m512 exp_neg(__m512 x) {
-  __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+// pow2 is 2 to the power of t <= 0: to its whole part, times a polynomial (relative error 8e-8) of the rest in
+// [-0.5, 0.5].
+INLINE __m512 pow2(__m512 t) {
   __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m512 f = _mm512_sub_ps(t, n);
-  __m512 p = _mm512_set1_ps(0.0001534581242594868f);
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0013399932067841291f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.009618489071726799f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.05550328642129898f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.24022646248340607f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.6931471824645996f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  __m512 p = _mm512_set1_ps(0.001327647129073739f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.009675541892647743f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.05550713092088699f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.24022120237350464f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.6931469440460205f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0000001192092896f));
   return _mm512_scalef_ps(p, n);
 }
 
+static const float LOG2E = 1.44269504f;
+
 // gelu(x) = x/2 (1 + erf(x/sqrt 2)) = max(x, 0) - |x|/2 erfc(|x|/sqrt 2), which is exact to rounding on both sides
-// of 0. erfc is exp(-a Q(a)) with a = |x| and Q a polynomial fitted on [0, 5.9] so that gelu's error is below 1e-8;
-// beyond, erfc is under 4e-9 and taken as 0.
+// of 0. erfc is 2 to the power of a Q(a), with a = |x| and Q a polynomial fitted on [0, 5.9] so that gelu's error is
+// below 4e-8. Beyond, a stays 5.9, and what is subtracted is under 2e-8.
 INLINE __m512 gelu(__m512 x) {
-  const __m512 end = _mm512_set1_ps(5.9f);
-  __m512 a = _mm512_abs_ps(x);
-  __m512 c = _mm512_min_ps(a, end);
-  __m512 q = _mm512_set1_ps(1.318405452366278e-06f);
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(-1.9447510567260906e-05f));
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(9.11298775463365e-05f));
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.00018858964904211462f));
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(-0.005022144876420498f));
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.0364786796271801f));
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.31826695799827576f));
-  q = _mm512_fmadd_ps(q, c, _mm512_set1_ps(0.7978893518447876f));
-  __m512 e = exp_neg(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(c, q)));
-  e = _mm512_mask_mul_ps(_mm512_setzero_ps(), _mm512_cmp_ps_mask(a, end, _CMP_LE_OQ), e, _mm512_mul_ps(a, _mm512_set1_ps(0.5f)));
-  // NaN stays NaN: max returns its second operand then.
-  return _mm512_sub_ps(_mm512_max_ps(_mm512_setzero_ps(), x), e);
+  __m512 a = _mm512_min_ps(_mm512_set1_ps(5.9f), _mm512_abs_ps(x));
+  __m512 q = _mm512_set1_ps(4.278741926100338e-06f);
+  q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(-1.2798199350072537e-05f));
+  q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(-0.0005757862236350775f));
+  q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(0.0076707834377884865f));
+  q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(-0.052948564291000366f));
+  q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(-0.4590439200401306f));
+  q = _mm512_fmadd_ps(q, a, _mm512_set1_ps(-1.1511269807815552f));
+  __m512 e = pow2(_mm512_mul_ps(a, q));
+  // NaN stays NaN: min and max return their second operand then.
+  return _mm512_fnmadd_ps(_mm512_mul_ps(a, _mm512_set1_ps(0.5f)), e, _mm512_max_ps(_mm512_setzero_ps(), x));
 }
 
 // --- products -------------------------------------------------------------------------------------------------
@@ -141,6 +137,7 @@ INLINE void tile(const int rows, const epilogue how, const product *p) {
   const float *a = p->a, *b = p->b;
   const int64_t lda = p->lda, ldb = p->ldb;
   const float *next = p->next;
+#pragma GCC unroll 4
   for (int64_t k = p->k; k > 0; k--) {
     _mm_prefetch((const char *)next, _MM_HINT_T1);
     next += LANES;
@@ -262,7 +259,7 @@ AVX512 static void normalise(const ef_norm *n, float *y, int64_t rows, int64_t w
   }
 }
 
-// soften turns n scores, at least one, into exp(scale (score - largest)) and returns their sum.
+// soften turns n scores, at least one, into 2^(scale (score - largest)) and returns their sum.
 AVX512 static float soften(float *s, int64_t n, float scale) {
   __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
   __mmask16 last = (__mmask16)(0xffff >> ((LANES - n % LANES) % LANES));
@@ -274,13 +271,54 @@ AVX512 static float soften(float *s, int64_t n, float scale) {
   top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
   __m512 by = _mm512_set1_ps(scale);
   for (int64_t j = 0; j < whole; j += LANES) {
-    __m512 e = exp_neg(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + j), top), by));
+    __m512 e = pow2(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + j), top), by));
     sum = _mm512_add_ps(sum, e);
     _mm512_storeu_ps(s + j, e);
   }
-  __m512 e = _mm512_maskz_mov_ps(last, exp_neg(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + whole), top), by)));
+  __m512 e = _mm512_maskz_mov_ps(last, pow2(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + whole), top), by)));
   _mm512_storeu_ps(s + whole, e);
   return _mm512_reduce_add_ps(_mm512_add_ps(sum, e));
+}
+
+// turn writes the transposed form of up to 16 rows and columns of a matrix as lines of a panel; rows that are not there
+// are 0.
+AVX512 static void turn(const float *a, int64_t lda, int64_t rows, int64_t columns, float *to) {
+  __m512 r[LANES], s[LANES];
+  __mmask16 some = columns < LANES ? (__mmask16)((1 << columns) - 1) : (__mmask16)0xffff;
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i++) {
+    r[i] = i < rows ? _mm512_maskz_loadu_ps(some, a + i * lda) : _mm512_setzero_ps();
+  }
+  // Pairs of rows, then fours, within each quarter of the registers; then the quarters change places.
+#pragma GCC unroll 8
+  for (int i = 0; i < LANES; i += 2) {
+    s[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    s[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < LANES; i += 4) {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) {
+      __m512d x = _mm512_castps_pd(s[i + j]), y = _mm512_castps_pd(s[i + j + 2]);
+      r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+      r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+    }
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) { // column j of each quarter
+    __m512 a0 = _mm512_shuffle_f32x4(r[j], r[j + 4], 0x88), a1 = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0x88);
+    __m512 b0 = _mm512_shuffle_f32x4(r[j], r[j + 4], 0xdd), b1 = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0xdd);
+    s[j] = _mm512_shuffle_f32x4(a0, a1, 0x88);
+    s[j + 4] = _mm512_shuffle_f32x4(b0, b1, 0x88);
+    s[j + 8] = _mm512_shuffle_f32x4(a0, a1, 0xdd);
+    s[j + 12] = _mm512_shuffle_f32x4(b0, b1, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < LANES; j++) {
+    if (j < columns) {
+      _mm512_storeu_ps(to + j * PANEL, s[j]);
+    }
+  }
 }
 
 static int64_t panels(int64_t n) { return (n + PANEL - 1) / PANEL; }
@@ -301,10 +339,10 @@ typedef struct {
 AVX512 static void head(const float *q, const float *k, const float *v, int64_t ld, int64_t n, int64_t width, float *y,
                         int64_t ldy, const between *m) {
   int64_t ps = panels(n), wide = ps * PANEL;
-  for (int64_t t = 0; t < wide; t++) { // token
+  for (int64_t t = 0; t < wide; t += LANES) { // tokens
     float *to = m->key + t / PANEL * width * PANEL + t % PANEL;
-    for (int64_t d = 0; d < width; d++) {
-      to[d * PANEL] = t < n ? k[t * ld + d] : 0;
+    for (int64_t d = 0; d < width; d += LANES) {
+      turn(k + t * ld + d, ld, n - t, width - d, to + d * PANEL);
     }
   }
   const float *values = v;
@@ -318,7 +356,7 @@ AVX512 static void head(const float *q, const float *k, const float *v, int64_t 
     }
     values = m->value, ldv = PANEL, step = n * PANEL;
   }
-  float scale = 1.0f / sqrtf((float)width);
+  float scale = LOG2E / sqrtf((float)width);
   for (int64_t i = 0; i < n;) {
     int rows = rows_of(n - i);
     product p = {.a = q + i * ld, .lda = ld, .k = width, .ldb = PANEL, .next = m->key, .ldc = wide};
