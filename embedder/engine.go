@@ -43,6 +43,9 @@ type Engine struct {
 // options are the defaults.
 func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Engine, error) {
 	opts := options.withDefaults()
+	if set.Packed && (options == nil || options.TokenBudget == 0) {
+		opts.TokenBudget = defaultPackedBudget
+	}
 	if err := set.validate(); err != nil {
 		return nil, fmt.Errorf("engine settings: %w", err)
 	}

@@ -37,7 +37,8 @@ type Options struct {
 	// TokenBudget bounds a batch: the tokens computed, which are its rows times its longest row, or of a packed model
 	// its real ones, stay within it. A longer row is a batch
 	// of its own. 0 means 512: a core is as fast with it as with more, which costs memory and latency and,
-	// since lengths differ more within a larger batch, padding.
+	// since lengths differ more within a larger batch, padding. For a packed model, which has no padding, 0 means 1024:
+	// half as many calls wake everything around them.
 	TokenBudget int
 
 	// MaxTexts bounds a batch's rows. 0 means 256.
@@ -96,6 +97,11 @@ func (s Settings) validate() error {
 	return nil
 }
 
+const (
+	defaultBudget       = 512
+	defaultPackedBudget = 1024
+)
+
 // withDefaults returns a copy of o, which may be nil, with every default filled in.
 func (o *Options) withDefaults() Options {
 	var d Options
@@ -115,7 +121,7 @@ func (o *Options) withDefaults() Options {
 	}
 	def(&d.QueryRunners, 1)
 	if d.TokenBudget == 0 {
-		d.TokenBudget = 512
+		d.TokenBudget = defaultBudget
 	}
 	if d.MaxTexts == 0 {
 		d.MaxTexts = 256

@@ -8,7 +8,7 @@ import (
 
 // requestHeader is the header in which OpenAI's clients look for a request's id, and in which proxies hand
 // theirs on.
-const requestHeader = "X-Request-Id"
+const requestHeader = "X-Request-ID"
 
 // askedID is what may come from outside and go into a log: no spaces, no control characters, not too long.
 var askedID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)

@@ -90,6 +90,7 @@ func (a *ahead) next(ctx context.Context, pending string) (string, error) {
 		a.giveBackOf(ctx, lane)
 	}
 	if len(lane.ready) == 0 {
+		a.idle()
 		if err := a.fill(ctx, lane, room); err != nil {
 			return "", err
 		}
@@ -113,14 +114,45 @@ func (a *ahead) least() func(limit int) int {
 	return func(limit int) int { return max(limit/4, 1) }
 }
 
-// fill leases tasks of a lane, unless it is known to be empty: asynq asks a hundred times a second, and
-// each look is a round trip.
-func (a *ahead) fill(ctx context.Context, lane *laneAhead, room int) error {
-	now, rest := time.Now(), a.looks.deaf
+// idle waits while all lanes are known to be empty and none is to be looked at, or until tasks are announced. asynq
+// would ask a hundred times a second, and each time the cores would leave the model for a moment: Go's monitor thread
+// alone, which looks every 20 microseconds after each sign of life, took a twentieth of a core.
+func (a *ahead) idle() {
+	if a.leased > 0 {
+		return
+	}
+	now, least := time.Now(), time.Hour
+	for _, lane := range a.lanes {
+		least = min(least, a.due(lane, now))
+	}
+	if least > 0 {
+		a.slots.rest(least, func() bool {
+			for _, lane := range a.lanes {
+				if !lane.empty.Load() {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
+
+// due is how long a lane need not be looked at.
+func (a *ahead) due(lane *laneAhead, now time.Time) time.Duration {
+	if !lane.empty.Load() {
+		return 0
+	}
+	rest := a.looks.deaf
 	if a.heard.Load() {
 		rest = a.looks.awake
 	}
-	if lane.empty.Load() && now.Sub(lane.seen) < rest {
+	return max(0, rest-now.Sub(lane.seen))
+}
+
+// fill leases tasks of a lane, unless it is known to be empty: each look is a round trip.
+func (a *ahead) fill(ctx context.Context, lane *laneAhead, room int) error {
+	now := time.Now()
+	if a.due(lane, now) > 0 {
 		return nil
 	}
 	lane.empty.Store(true) // before the look, so that a call in the middle of it is not forgotten

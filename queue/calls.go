@@ -49,14 +49,15 @@ func NewCalls(rdb redis.UniversalClient, worker string) *Calls {
 	return &Calls{rdb: rdb, worker: worker}
 }
 
-// Begin writes down that a native call with these tasks begins, one small write, and returns the function
-// that takes it back after the call. If the write fails the call may begin all the same: then a crash
-// charges nobody.
-//
-// The returned function waits for a moment: a runner that is busy begins its next call at once, and that
-// overwrites the name of the last. A crash in this moment charges a task once that is innocent, and that is no
-// verdict.
-func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (end func(context.Context) error, err error) {
+// A Forget takes the names of a call that is over back. It waits for a moment: a runner that is busy begins its
+// next call at once, and that overwrites the names of the last. A crash in this moment charges a task once that is
+// innocent, and that is no verdict.
+type Forget func(context.Context) error
+
+// Begin writes down that a native call with these tasks begins, one small write, and returns what is to be called
+// when it is over, which takes no time. If the write fails the call may begin all the same: then a crash charges
+// nobody.
+func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (over func() Forget, err error) {
 	names := make([]string, len(list))
 	for i, t := range list {
 		names[i] = taskName(t.Model, t.Lane, t.ID)
@@ -68,9 +69,13 @@ func (c *Calls) Begin(ctx context.Context, list []tasks.Task) (end func(context.
 		return nil
 	})
 	if err != nil {
-		return func(context.Context) error { return nil }, fmt.Errorf("naming the tasks of a native call: %w", err)
+		c.free(field) // it may still hold the names of an earlier call, which the next one overwrites
+		return nil, fmt.Errorf("naming the tasks of a native call: %w", err)
 	}
-	return func(ctx context.Context) error { return c.end(ctx, field) }, nil
+	return func() Forget {
+		c.free(field)
+		return func(ctx context.Context) error { return c.forget(ctx, field) }
+	}, nil
 }
 
 // field returns a field for the names of a call: one of a call that has ended, else a new one.
@@ -86,11 +91,15 @@ func (c *Calls) field() string {
 	return strconv.Itoa(c.number)
 }
 
-// end deletes a field, unless another call takes it over.
-func (c *Calls) end(ctx context.Context, field string) error {
+// free leaves a field to the next call.
+func (c *Calls) free(field string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ended = append(c.ended, field)
-	c.mu.Unlock()
+}
+
+// forget deletes a field, unless another call takes it over.
+func (c *Calls) forget(ctx context.Context, field string) error {
 	pause(ctx, endWait)
 	c.mu.Lock()
 	i := slices.Index(c.ended, field)

@@ -143,6 +143,22 @@ func (s *slots) room(least func(limit int) int) int {
 	}
 }
 
+// rest waits for d, for news, or for close. Whoever has news nudges.
+func (s *slots) rest(d time.Duration, news func() bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for end := time.Now().Add(d); d > 0 && !s.closed && !news(); d = time.Until(end) {
+		s.sleepLocked(d)
+	}
+}
+
+// nudge has those who wait look again.
+func (s *slots) nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeLocked()
+}
+
 // sleepLocked waits for at most d until something changes, or a task may have become late, which wakes nobody.
 func (s *slots) sleepLocked(d time.Duration) {
 	if len(s.given) > 0 {

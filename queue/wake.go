@@ -56,7 +56,13 @@ func (s *Server) listen(ctx context.Context) {
 }
 
 // hears notes whether producers are heard, so that looks may be rare.
-func (a *ahead) hears(heard bool) { a.heard.Store(heard) }
+func (a *ahead) hears(heard bool) {
+	a.heard.Store(heard)
+	a.slots.nudge()
+}
 
 // wake notes that tasks arrived in the lane whose pending list is given.
-func (a *ahead) wake(pending string) { a.lanes[pending].empty.Store(false) }
+func (a *ahead) wake(pending string) {
+	a.lanes[pending].empty.Store(false)
+	a.slots.nudge()
+}

@@ -33,7 +33,7 @@ func TestProducersAreHeard(t *testing.T) {
 			time.Sleep(37 * time.Millisecond)
 			begun := time.Now()
 			enqueue(t, NewClient(rdb, nil), task(tasks.Query, i))
-			if took := (<-taken).Sub(begun); took > 20*time.Millisecond {
+			if took := (<-taken).Sub(begun); took > 15*time.Millisecond {
 				t.Errorf("task %d was taken after %v", i, took)
 			}
 		}
@@ -52,7 +52,7 @@ func TestProducersAreHeard(t *testing.T) {
 	})
 }
 
-// While nobody is heard, each of asynq's questions is a look.
+// While nobody is heard, each of asynq's questions is a look. Else it waits for tasks, or for the next look.
 func TestDeafServersLookOften(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -71,14 +71,22 @@ func TestDeafServersLookOften(t *testing.T) {
 		}
 		a.slots = newSlots(1)
 		a.hears(true)
-		ask()
-		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 2))
-		if ask() {
-			t.Error("a server that hears looked before it was told")
+		for n, told := range []time.Duration{0, 70 * time.Millisecond, 2 * time.Second} {
+			ask() // empty now
+			enqueue(t, NewClient(rdb, nil), task(tasks.Query, 2+n))
+			begun, want := time.Now(), min(told, time.Second)
+			time.AfterFunc(told, func() { a.wake(pending) })
+			found := ask()
+			if took := time.Since(begun); !found || took != want {
+				t.Errorf("told after %v, a server that hears found %v after %v", told, found, took)
+			}
+			a.slots = newSlots(1)
 		}
-		a.wake(pending)
-		if !ask() {
-			t.Error("a server that was told did not look")
+		time.AfterFunc(time.Millisecond, a.slots.close)
+		ask()
+		begun := time.Now()
+		if ask(); time.Since(begun) > time.Millisecond {
+			t.Errorf("a closed server rested for %v", time.Since(begun))
 		}
 	})
 }

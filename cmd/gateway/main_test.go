@@ -170,7 +170,9 @@ func TestServe(t *testing.T) {
 	s.expect("POST", s.api+"/v1/documents", `{"documents":[{"id":"a","text":"cats sleep"},{"id":"b","text":"the bank raises rates"}]}`, 200, `"accepted":2`)
 	s.expect("POST", s.api+"/v1/embeddings", `{"model":"m","input":["a","b","c"]}`, 200, `"index":2`)
 	s.expect("POST", s.api+"/embed", `{"inputs":"a"}`, 200, `[[`)
-	s.await("the documents", func() bool { status, _ := s.ask("GET", s.api+"/v1/documents/b", ""); return status == 200 })
+	for _, id := range []string{"a", "b"} { // they may come in any order
+		s.await("the documents", func() bool { status, _ := s.ask("GET", s.api+"/v1/documents/"+id, ""); return status == 200 })
+	}
 	s.expect("GET", s.api+"/v1/search?q=cats+sleep&k=1", "", 200, `"id":"a"`)
 	s.expect("GET", s.api+"/v1/status", "", 200, `"lane":"live"`)
 	s.expect("PUT", s.api+"/v1/embeddings", "", 405, "POST")

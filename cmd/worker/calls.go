@@ -48,18 +48,21 @@ func (r *callRecord) begin(callers []context.Context) (returned func()) {
 	// Not a caller's context: the batch outlives the callers that leave it.
 	ctx, cancel := context.WithTimeout(context.Background(), callWait)
 	defer cancel()
-	end, err := r.calls.Begin(ctx, list)
+	over, err := r.calls.Begin(ctx, list)
 	if err != nil {
 		r.rest(err)
 		return nothing
 	}
-	return func() { r.ends.Go(func() { r.end(end) }) }
+	return func() {
+		forget := over()
+		r.ends.Go(func() { r.forget(forget) })
+	}
 }
 
-func (r *callRecord) end(end func(context.Context) error) {
+func (r *callRecord) forget(forget queue.Forget) {
 	ctx, cancel := context.WithTimeout(context.Background(), callWait)
 	defer cancel()
-	if err := end(ctx); err != nil {
+	if err := forget(ctx); err != nil {
 		r.rest(err)
 	}
 }

@@ -56,7 +56,7 @@ func (f *modelFlags) register(c *boot.Config) {
 	c.String(&f.queryPrompt, "query-prompt", "", "put before search texts, replaces the folder's")
 	c.String(&f.docPrompt, "document-prompt", "", "put before documents, replaces the folder's")
 	c.Int(&f.runners, "runners", 0, [2]int{0, 1024}, "native calls at once, one thread each; 0 is one per usable core")
-	c.Int(&f.budget, "token-budget", 512, [2]int{1, 1 << 20}, "rows times longest row of one native call")
+	c.Int(&f.budget, "token-budget", 0, [2]int{0, 1 << 20}, "tokens of one native call, with padding where it is computed; 0 is 512, or 1024 where it is not")
 	c.Strings(&f.devices, "device", []string{"cpu"}, "devices to try in order until one serves: cpu, cuda or cuda:N")
 	c.Bool(&f.noPrepack, "no-prepack", "load the plain graph: less disk, slower to boot, memory not shared between workers")
 	c.Bool(&f.standardKernels, "standard-kernels", "leave the encoder's layers to ONNX Runtime, also where the processor has AVX-512 and ours are faster")

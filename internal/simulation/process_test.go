@@ -183,15 +183,16 @@ func (p *process) naming(calls *queue.Calls) func([]context.Context) func() {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
 		defer cancel()
-		end, err := calls.Begin(ctx, list)
+		over, err := calls.Begin(ctx, list)
 		if err != nil {
 			return func() {}
 		}
 		return func() {
+			forget := over()
 			p.parts.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), wait)
 				defer cancel()
-				_ = end(ctx)
+				_ = forget(ctx)
 			})
 		}
 	}
