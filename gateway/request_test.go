@@ -25,7 +25,8 @@ func TestRequestID(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := &http.Request{Header: http.Header{requestHeader: {tt.given}}}
+			r := &http.Request{Header: http.Header{}}
+			r.Header.Set(requestHeader, tt.given)
 			got := requestID(r)
 			if (got == tt.given) != tt.taken || !askedID.MatchString(got) {
 				t.Errorf("got %q", got)
