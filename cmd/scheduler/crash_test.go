@@ -264,7 +264,7 @@ func (c *crowd) work(docs *counting) {
 	ctx, stop := context.WithCancel(c.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
-	await(c.t, "an empty lane", func() bool { return c.pending(tasks.Live) == 0 })
+	await(c.t, "an empty lane", func() bool { return c.unfinished(tasks.Live) == 0 })
 	stop()
 	if err := <-done; err != nil {
 		c.t.Error(err)
