@@ -35,8 +35,7 @@ type Options struct {
 	QueryRunners int
 
 	// TokenBudget bounds a batch: the tokens computed, which are its rows times its longest row, or of a packed model
-	// its real ones, stay within it. A longer row is a batch
-	// of its own. 0 means 512: a core is as fast with it as with more, which costs memory and latency and,
+	// its real ones, stay within it. A longer row is a batch of its own. 0 means 512: a core is as fast with it as with more, which costs memory and latency and,
 	// since lengths differ more within a larger batch, padding. For a packed model, which has no padding, 0 means 1024:
 	// half as many calls wake everything around them.
 	TokenBudget int

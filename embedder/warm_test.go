@@ -34,3 +34,27 @@ func TestWarmFails(t *testing.T) {
 		t.Errorf("Warm = %v, want the model's error", err)
 	}
 }
+
+// The largest batch tells the default budget: 34 tokens a row, and twice as many rows where padding is not computed.
+func TestDefaultBudget(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		packed       bool
+		budget, want int
+	}{
+		{false, 0, 512 / 34},
+		{true, 0, 1024 / 34},
+		{true, 340, 10},
+	} {
+		set := settings
+		set.Packed = tt.packed
+		model := embedtest.NewModel(34)
+		e := open(t, model, set, &embedder.Options{Runners: 1, TokenBudget: tt.budget})
+		if err := e.Warm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(model.Batches()[0]); got != tt.want {
+			t.Errorf("packed %v, budget %d: %d rows in the largest batch, want %d", tt.packed, tt.budget, got, tt.want)
+		}
+	}
+}

@@ -23,7 +23,7 @@ const (
 	// leaseFor is what asynq believes a new lease lasts.
 	leaseFor = 30 * time.Second
 	// leaseAhead is how many tasks are leased in one round trip at most: what the lane's batcher needs
-	// anyway, in an answer of 1 MB at the very most.
+	// anyway, in an answer of 4 MB at the very most.
 	leaseAhead = 256
 	// keepAhead is how long a leased task may wait for asynq to ask for it. asynq does so at once as long as
 	// there is room, and there was; later the lease is worth less than asynq believes.

@@ -395,8 +395,7 @@ static const operator_ operators[] = {
     OPERATOR("FeedForward", "fffffff", "f", feed_forward),
 };
 
-// ef_domain makes the domain of all operators of the runtime whose library has been loaded from the path. Its text
-// of an error belongs to the caller.
+// told returns an error's text, which is then the caller's, and frees the error.
 static char *told(status *s) {
   char *text = strdup(CALL(GET_ERROR_MESSAGE, const char *(*)(const status *))(s));
   CALL(RELEASE_STATUS, void (*)(status *))(s);
