@@ -40,6 +40,9 @@ type meta struct {
 
 // encodeMeta returns what is kept of d beside its text.
 func encodeMeta(d vector.Document) (string, error) {
+	if d.Title == "" && d.Source == "" && d.URL == "" && d.PublishedAt.IsZero() && len(d.StockCodes) == 0 && len(d.Fields) == 0 {
+		return "{}", nil // as the encoder would, which is asked twice for every text
+	}
 	m := meta{Title: d.Title, Source: d.Source, URL: d.URL, StockCodes: d.StockCodes, Fields: d.Fields}
 	if !d.PublishedAt.IsZero() {
 		m.PublishedAt = d.PublishedAt.UTC()
@@ -72,9 +75,13 @@ func encodeChunks(rec vector.Record) (chunks, vectors []byte, err error) {
 			truncated = 1
 		}
 		chunks = append(chunks, sep)
-		chunks = fmt.Appendf(chunks, "[%d,%d,%d,%d]", c.Start, c.End, c.Tokens, truncated)
+		sep = '['
+		for _, n := range [...]int{c.Start, c.End, c.Tokens, truncated} {
+			chunks = strconv.AppendInt(append(chunks, sep), int64(n), 10)
+			sep = ','
+		}
+		chunks = append(chunks, ']')
 		vectors = c.Vector.AppendBytes(vectors)
-		sep = ','
 	}
 	return append(chunks, ']'), vectors, nil
 }

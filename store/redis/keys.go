@@ -10,7 +10,11 @@ func spaceKey(alias string) string   { return "ef:{" + alias + "}:space" }
 func statsKey(alias string) string   { return "ef:{" + alias + "}:stats" }
 func answerKey(id string) string     { return "ef:answer:" + id }
 
-// documentKeys are the KEYS of every script that writes a document, in the order the scripts expect.
-func documentKeys(alias, id string) []string {
-	return []string{docKey(alias, id), changesKey(alias), seqKey(alias), spaceKey(alias), statsKey(alias)}
+// documentKeys are the KEYS of every script that writes documents, in the order the scripts expect.
+func documentKeys(alias string, ids ...string) []string {
+	keys := append(make([]string, 0, 4+len(ids)), changesKey(alias), seqKey(alias), spaceKey(alias), statsKey(alias))
+	for _, id := range ids {
+		keys = append(keys, docKey(alias, id))
+	}
+	return keys
 }

@@ -1,37 +1,58 @@
--- Stores a record, unless the document is there in the same or a higher version, or the alias writes
--- another space. An alias without a space-of-record gets this one.
--- KEYS[1] document  KEYS[2] changes  KEYS[3] seq  KEYS[4] space-of-record  KEYS[5] stats
--- ARGV[1] space     ARGV[2] version  ARGV[3] text hash  ARGV[4] text  ARGV[5] meta
--- ARGV[6] chunks    ARGV[7] vectors  ARGV[8] number of chunks  ARGV[9] tokens of all chunks  ARGV[10] id
--- Returns {1, ''} if stored, {0, ''} if there was nothing to do, {-1, space-of-record} if refused.
-local space, version, hash = ARGV[1], ARGV[2], ARGV[3]
-
-local claimed = redis.call('GET', KEYS[4])
+-- Stores records of one alias and one space, each unless its document is there in the same or a higher version;
+-- none if the alias writes another space. An alias without a space-of-record gets this one.
+-- KEYS[1] changes  KEYS[2] seq  KEYS[3] space-of-record  KEYS[4] stats  KEYS[5...] documents
+-- ARGV[1] space, then for each record its version, text hash, text, meta, chunks, vectors, number of chunks,
+--         tokens of all chunks, id
+-- Returns '' and for each record 1 if stored, 0 if there was nothing to do, or what is wrong with its key; the
+-- space-of-record alone if refused.
+local space = ARGV[1]
+local claimed = redis.call('GET', KEYS[3])
 if claimed and claimed ~= space then
-  return {-1, claimed}
+  return {claimed}
 end
 
-local old = redis.call('HMGET', KEYS[1], 'space', 'version', 'text_hash', 'chunks')
-if old[1] and old[2] and old[3] then
-  if less(version, old[2]) then
-    return {0, ''}
+-- Whether the record at ARGV[a] is to be written; else, why not.
+local function wanted(key, a)
+  local old = redis.pcall('HMGET', key, 'space', 'version', 'text_hash', 'chunks')
+  if old.err then
+    return false, old.err
   end
-  -- A record of the old space gives way at an equal version: that is what re-embedding means.
-  if version == old[2] and old[1] == space and not (old[3] < hash) then
-    return {0, ''}
+  if old[1] and old[2] and old[3] then
+    if less(ARGV[a], old[2]) then
+      return false, 0
+    end
+    -- A record of the old space gives way at an equal version: that is what re-embedding means.
+    if ARGV[a] == old[2] and old[1] == space and not (old[3] < ARGV[a + 1]) then
+      return false, 0
+    end
+    forget(KEYS[4], old[1], old[4])
   end
-  forget(KEYS[5], old[1], old[4])
+  return true, 1
+end
+
+local answers, stored, chunks, tokens = {''}, {}, 0, 0
+for i = 5, #KEYS do
+  local a = 9 * (i - 5) + 2
+  local write, answer = wanted(KEYS[i], a)
+  if write then
+    redis.call('HSET', KEYS[i], 'text', ARGV[a + 2], 'meta', ARGV[a + 3], 'text_hash', ARGV[a + 1],
+      'version', ARGV[a], 'space', space, 'chunks', ARGV[a + 4], 'vectors', ARGV[a + 5])
+    chunks, tokens = chunks + ARGV[a + 6], tokens + ARGV[a + 7]
+    stored[#stored + 1] = ARGV[a + 8]
+  end
+  answers[i - 3] = answer
+end
+if #stored == 0 then
+  return answers
 end
 
 if not claimed then
-  redis.call('SET', KEYS[4], space)
+  redis.call('SET', KEYS[3], space)
 end
-redis.call('HSET', KEYS[1], 'text', ARGV[4], 'meta', ARGV[5], 'text_hash', hash, 'version', version,
-  'space', space, 'chunks', ARGV[6], 'vectors', ARGV[7])
-redis.call('ZADD', KEYS[2], redis.call('INCR', KEYS[3]), ARGV[10])
-redis.call('HINCRBY', KEYS[5], space .. ':docs', 1)
-redis.call('HINCRBY', KEYS[5], space .. ':chunks', ARGV[8])
-redis.call('HINCRBY', KEYS[5], space .. ':tokens', ARGV[9])
-redis.call('HINCRBY', KEYS[5], space .. ':texts_total', 1)
-redis.call('HINCRBY', KEYS[5], space .. ':tokens_total', ARGV[9])
-return {1, ''}
+log(KEYS[1], KEYS[2], stored)
+redis.call('HINCRBY', KEYS[4], space .. ':docs', #stored)
+redis.call('HINCRBY', KEYS[4], space .. ':chunks', chunks)
+redis.call('HINCRBY', KEYS[4], space .. ':tokens', tokens)
+redis.call('HINCRBY', KEYS[4], space .. ':texts_total', #stored)
+redis.call('HINCRBY', KEYS[4], space .. ':tokens_total', tokens)
+return answers

@@ -40,7 +40,7 @@ var claimSource string
 type Store struct {
 	client                      goredis.UniversalClient
 	put, refresh, delete, claim *goredis.Script
-	calls                       *coalesce.Group[*scriptCall]
+	writes                      *coalesce.Group[*write]
 }
 
 // New returns a store on client, which stays the caller's to close.
@@ -52,7 +52,7 @@ func New(client goredis.UniversalClient) *Store {
 		delete:  goredis.NewScript(documentSource + deleteSource),
 		claim:   goredis.NewScript(claimSource),
 	}
-	s.calls = coalesce.New(pipelineCalls, lingerCalls, s.runCalls)
+	s.writes = coalesce.New(writesPerTrip, lingerWrites, s.run)
 	return s
 }
 
@@ -60,93 +60,76 @@ func New(client goredis.UniversalClient) *Store {
 // higher version, or this very record is. It needs one round trip. A record of another space than the one
 // the alias writes is refused with a [*store.SpaceError]; an alias that writes none yet gets rec's.
 func (s *Store) Put(ctx context.Context, rec vector.Record) (bool, error) {
-	m, err := encodeMeta(rec.Document)
+	w, err := s.putOf(rec)
 	if err != nil {
 		return false, err
+	}
+	s.share(ctx, w)
+	if w.err != nil {
+		return false, fmt.Errorf("putting document %q: %w", rec.Document.ID, w.err)
+	}
+	return w.yes, nil
+}
+
+// putOf returns the part that rec has in a run of put.lua.
+func (s *Store) putOf(rec vector.Record) (*write, error) {
+	m, err := encodeMeta(rec.Document)
+	if err != nil {
+		return nil, err
 	}
 	chunks, vectors, err := encodeChunks(rec)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	id := rec.Document.ID
-	code, detail, err := s.call(ctx, s.put, documentKeys(rec.Model, id),
-		string(rec.Space), rec.Version, rec.TextHash, rec.Document.Text, m,
-		chunks, vectors, len(rec.Chunks), rec.Tokens(), id)
-	if err != nil {
-		return false, fmt.Errorf("putting document %q: %w", id, err)
-	}
-	return code == 1, refusal(code, detail, rec)
+	return &write{script: s.put, rec: rec, args: []any{
+		rec.Version, rec.TextHash, rec.Document.Text, m, chunks, vectors, len(rec.Chunks), rec.Tokens(), rec.Document.ID,
+	}}, nil
 }
 
 // Refresh reports whether rec needs no embedding: the store has the vectors of its text in its space, or a
 // higher version of the document. In the first case rec's version and metadata are taken over if they are
 // newer. rec's chunks are not looked at. One round trip; refusals as in [Store.Put].
 func (s *Store) Refresh(ctx context.Context, rec vector.Record) (bool, error) {
-	args, err := refreshArgs(rec)
+	w, err := s.refreshOf(rec)
 	if err != nil {
 		return false, err
 	}
-	code, detail, err := s.call(ctx, s.refresh, documentKeys(rec.Model, rec.Document.ID), args...)
-	if err != nil {
-		return false, fmt.Errorf("refreshing document %q: %w", rec.Document.ID, err)
+	s.share(ctx, w)
+	if w.err != nil {
+		return false, fmt.Errorf("refreshing document %q: %w", rec.Document.ID, w.err)
 	}
-	return code == 1, refusal(code, detail, rec)
+	return w.yes, nil
 }
 
 // RefreshMany is [Store.Refresh] for many records in one round trip, for producers that skip what is
 // stored. The answers are in the records' order; after an error there are none, and the call may be
 // repeated.
 func (s *Store) RefreshMany(ctx context.Context, recs []vector.Record) ([]bool, error) {
-	if len(recs) == 0 {
-		return nil, nil
-	}
-	cmds, err := s.pipelineRefresh(ctx, recs)
-	if err != nil && goredis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline cannot fall back on EVAL
-		if err := s.refresh.Load(ctx, s.client).Err(); err != nil {
-			return nil, fmt.Errorf("loading a script: %w", err)
+	writes := make([]*write, len(recs))
+	for i, rec := range recs {
+		var err error
+		if writes[i], err = s.refreshOf(rec); err != nil {
+			return nil, err
 		}
-		cmds, err = s.pipelineRefresh(ctx, recs)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("refreshing %d documents: %w", len(recs), err)
-	}
+	s.run(ctx, writes)
 	current := make([]bool, len(recs))
-	for i, cmd := range cmds {
-		code, detail, err := reply(cmd)
-		if err == nil {
-			err = refusal(code, detail, recs[i])
+	for i, w := range writes {
+		if w.err != nil {
+			return nil, fmt.Errorf("refreshing %d documents: document %q: %w", len(recs), recs[i].Document.ID, w.err)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("refreshing document %q: %w", recs[i].Document.ID, err)
-		}
-		current[i] = code == 1
+		current[i] = w.yes
 	}
 	return current, nil
 }
 
-// pipelineRefresh sends a call of refresh.lua for each record, and returns the replies to be read.
-func (s *Store) pipelineRefresh(ctx context.Context, recs []vector.Record) ([]*goredis.Cmd, error) {
-	cmds := make([]*goredis.Cmd, len(recs))
-	_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
-		for i, rec := range recs {
-			args, err := refreshArgs(rec)
-			if err != nil {
-				return err
-			}
-			cmds[i] = s.refresh.EvalSha(ctx, p, documentKeys(rec.Model, rec.Document.ID), args...)
-		}
-		return nil
-	})
-	return cmds, err
-}
-
-// refreshArgs returns the ARGV of refresh.lua.
-func refreshArgs(rec vector.Record) ([]any, error) {
+// refreshOf returns the part that rec has in a run of refresh.lua.
+func (s *Store) refreshOf(rec vector.Record) (*write, error) {
 	m, err := encodeMeta(rec.Document)
 	if err != nil {
 		return nil, err
 	}
-	return []any{string(rec.Space), rec.Version, rec.TextHash, m, rec.Document.ID}, nil
+	return &write{script: s.refresh, rec: rec, args: []any{rec.Version, rec.TextHash, m, rec.Document.ID}}, nil
 }
 
 // Get returns what is stored of a document, or an error that wraps [store.ErrNotFound].
@@ -177,11 +160,14 @@ func (s *Store) Delete(ctx context.Context, alias, id string) (bool, error) {
 // [store.ReEmbed] takes over: from then on workers of the old space are refused, and the documents of the
 // old space stay readable until they are embedded again.
 func (s *Store) ClaimSpace(ctx context.Context, alias string, space vector.Space, mode store.ClaimMode) error {
-	code, detail, err := s.call(ctx, s.claim, []string{spaceKey(alias)}, string(space), string(mode))
+	current, err := s.claim.Run(ctx, s.client, []string{spaceKey(alias)}, string(space), string(mode)).Text()
 	if err != nil {
 		return fmt.Errorf("claiming space %s for alias %q: %w", space.Short(), alias, err)
 	}
-	return refusal(code, detail, vector.Record{Model: alias, Space: space})
+	if current != "" {
+		return &store.SpaceError{Model: alias, Current: vector.Space(current), Wanted: space}
+	}
+	return nil
 }
 
 // Space returns the space that alias writes, "" if none yet.
@@ -227,29 +213,4 @@ func setStat(st *store.Stats, name string, n int64) {
 	case "tokens_total":
 		st.TokensTotal = n
 	}
-}
-
-// reply reads {code, detail}.
-func reply(cmd *goredis.Cmd) (code int64, detail string, err error) {
-	parts, err := cmd.Slice()
-	if err != nil {
-		return 0, "", err
-	}
-	if len(parts) != 2 {
-		return 0, "", fmt.Errorf("script returned %d values, want 2", len(parts))
-	}
-	code, isInt := parts[0].(int64)
-	detail, isString := parts[1].(string)
-	if !isInt || !isString {
-		return 0, "", fmt.Errorf("script returned %T and %T, want an integer and a string", parts[0], parts[1])
-	}
-	return code, detail, nil
-}
-
-// refusal returns the error that code -1 means, else nil.
-func refusal(code int64, current string, rec vector.Record) error {
-	if code >= 0 {
-		return nil
-	}
-	return &store.SpaceError{Model: rec.Model, Current: vector.Space(current), Wanted: rec.Space}
 }

@@ -1,27 +1,36 @@
--- Tells whether a text needs no embedding, because the document has its vectors in this space, or has a
--- higher version. In the first case a newer version and its metadata are taken over.
--- KEYS[1] document  KEYS[2] changes  KEYS[3] seq  KEYS[4] space-of-record  KEYS[5] stats (untouched)
--- ARGV[1] space     ARGV[2] version  ARGV[3] text hash  ARGV[4] meta  ARGV[5] id
--- Returns {1, ''} if nothing needs embedding, {0, ''} if it does, {-1, space-of-record} if refused.
-local space, version, hash = ARGV[1], ARGV[2], ARGV[3]
-
-local claimed = redis.call('GET', KEYS[4])
+-- Tells of records of one alias and one space whether they need no embedding, because the document has its vectors
+-- in this space, or has a higher version. In the first case a newer version and its metadata are taken over.
+-- KEYS[1] changes  KEYS[2] seq  KEYS[3] space-of-record  KEYS[4] stats (untouched)  KEYS[5...] documents
+-- ARGV[1] space, then for each record its version, text hash, meta, id
+-- Returns '' and for each record 1 if nothing needs embedding, 0 if it does, or what is wrong with its key; the
+-- space-of-record alone if refused.
+local space = ARGV[1]
+local claimed = redis.call('GET', KEYS[3])
 if claimed and claimed ~= space then
-  return {-1, claimed}
+  return {claimed}
 end
 
-local old = redis.call('HMGET', KEYS[1], 'space', 'version', 'text_hash')
-if not (old[1] and old[2] and old[3]) then
-  return {0, ''}
+local answers, renewed = {''}, {}
+for i = 5, #KEYS do
+  local a = 4 * (i - 5) + 2
+  local old = redis.pcall('HMGET', KEYS[i], 'space', 'version', 'text_hash')
+  local answer = 0
+  if old.err then
+    answer = old.err
+  elseif old[1] and old[2] and old[3] then
+    if less(ARGV[a], old[2]) then
+      answer = 1
+    elseif old[1] == space and old[3] == ARGV[a + 1] then
+      answer = 1
+      if ARGV[a] ~= old[2] then
+        redis.call('HSET', KEYS[i], 'version', ARGV[a], 'meta', ARGV[a + 2])
+        renewed[#renewed + 1] = ARGV[a + 3]
+      end
+    end
+  end
+  answers[i - 3] = answer
 end
-if less(version, old[2]) then
-  return {1, ''}
+if #renewed > 0 then
+  log(KEYS[1], KEYS[2], renewed)
 end
-if old[1] ~= space or old[3] ~= hash then
-  return {0, ''}
-end
-if version ~= old[2] then
-  redis.call('HSET', KEYS[1], 'version', version, 'meta', ARGV[4])
-  redis.call('ZADD', KEYS[2], redis.call('INCR', KEYS[3]), ARGV[5])
-end
-return {1, ''}
+return answers

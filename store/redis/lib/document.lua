@@ -26,3 +26,14 @@ local function forget(stats, space, chunks)
   redis.call('HINCRBY', stats, space .. ':tokens', 0 - tokens)
 end
 
+
+-- log gives documents that were written the next numbers of the change log, in their order.
+-- changes and seq are its keys.
+local function log(changes, seq, ids)
+  local last, members = redis.call('INCRBY', seq, #ids), {}
+  for i, id in ipairs(ids) do
+    members[2 * i - 1] = last - #ids + i
+    members[2 * i] = id
+  end
+  redis.call('ZADD', changes, unpack(members))
+end
