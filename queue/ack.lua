@@ -3,15 +3,29 @@
 -- KEYS  1 active  2 lease  3 processed today  4 processed  5... task hashes
 -- ARGV  1 when the count of today lapses, Unix seconds  2 largest count  3... task ids
 -- Returns for each task 1, or 0 if it was not there to be acknowledged.
-local answers, done = {}, 0
+local ids, hashes = {}, {}
 for i = 5, #KEYS do
-	local id = ARGV[i - 2]
+	ids[i - 4], hashes[i - 4] = ARGV[i - 2], KEYS[i]
+end
+-- Where all have a hash and a lease, which is nearly always, both go with a command for all instead of one for each.
+local whole = redis.call('EXISTS', unpack(hashes)) == #ids
+for _, lease in ipairs(whole and redis.call('ZMSCORE', KEYS[2], unpack(ids)) or {}) do
+	whole = whole and lease
+end
+local answers, gone, rest = {}, {}, {}
+for i, id in ipairs(ids) do
 	-- An id is in the list once, and the oldest are at its end.
 	local ok = redis.call('LREM', KEYS[1], -1, id) == 1
-		and redis.call('ZREM', KEYS[2], id) == 1
-		and redis.call('DEL', KEYS[i]) == 1
-	answers[i - 4] = ok and 1 or 0
-	done = done + answers[i - 4]
+		and (whole or redis.call('ZREM', KEYS[2], id) == 1 and redis.call('DEL', hashes[i]) == 1)
+	answers[i] = ok and 1 or 0
+	if ok then
+		gone[#gone + 1], rest[#rest + 1] = id, hashes[i]
+	end
+end
+local done = #gone
+if whole and done > 0 then
+	redis.call('ZREM', KEYS[2], unpack(gone))
+	redis.call('DEL', unpack(rest))
 end
 if done > 0 then
 	if redis.call('INCRBY', KEYS[3], done) == done then

@@ -328,3 +328,54 @@ func TestAsynqSeesLeasedTasks(t *testing.T) {
 		}
 	}
 }
+
+// A shared ack answers each task as asynq's own script would, also where some are not as they should be.
+func TestSharedAckOfDamagedTasks(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	ctx, k := t.Context(), keysOf("m", tasks.Live)
+	for _, tt := range []struct {
+		name   string
+		damage func(id string) error
+	}{
+		{"whole", func(string) error { return nil }},
+		{"not active", func(id string) error { return rdb.LRem(ctx, k.active(), 0, id).Err() }},
+		{"no lease", func(id string) error { return rdb.ZRem(ctx, k.lease(), id).Err() }},
+		{"no hash", func(id string) error { return rdb.Del(ctx, k.task(id)).Err() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rdb.FlushDB(ctx)
+			enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 3)...)
+			a := newAhead(rdb, "m", []tasks.Lane{tasks.Live}, newSlots(8))
+			if _, err := a.next(ctx, k.pending()); err != nil {
+				t.Fatal(err)
+			}
+			ids := rdb.LRange(ctx, k.active(), 0, -1).Val()
+			if err := tt.damage(ids[1]); err != nil || len(ids) != 3 {
+				t.Fatal(ids, err)
+			}
+			keys := []string{k.active(), k.lease(), "day", "all"}
+			args := []any{time.Now().Add(time.Hour).Unix(), 1 << 40}
+			for _, id := range append(ids, ids[0]) { // one is acknowledged twice
+				keys, args = append(keys, k.task(id)), append(args, id)
+			}
+			want := []int64{1, 1, 1, 0}
+			if tt.name != "whole" {
+				want[1] = 0
+			}
+			ack := newScript(ackLua)
+			got, err := ack.Run(ctx, rdb, keys, args...).Int64Slice()
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("answers %v, %v, want %v", got, err, want)
+			}
+			if n, want := rdb.Get(ctx, "all").Val(), strconv.FormatInt(want[0]+want[1]+want[2], 10); n != want {
+				t.Errorf("%s tasks are counted, want %s", n, want)
+			}
+			for _, id := range []string{ids[0], ids[2]} {
+				if rdb.Exists(ctx, k.task(id)).Val() != 0 || rdb.ZScore(ctx, k.lease(), id).Err() == nil {
+					t.Errorf("task %s is still there", id)
+				}
+			}
+		})
+	}
+}
