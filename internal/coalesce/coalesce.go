@@ -12,6 +12,9 @@ import (
 // hotFor is how long after a batch of several the next caller waits for company.
 const hotFor = time.Second
 
+// quietParts is the part of its longest wait in which nobody has come when a batch stops waiting.
+const quietParts = 6
+
 // A Group runs items in batches, one batch at a time, in the order of their arrival. There is no goroutine
 // behind it: the first caller of a batch runs it for all.
 type Group[T any] struct {
@@ -34,9 +37,9 @@ type entry[T any] struct {
 }
 
 // New returns a group of batches of at most max items. Run is never called twice at once. It leaves the
-// outcome of each item in the item. While batches have several items, a batch waits for more for the time of linger,
-// which may be 0: callers that were all woken by the same event come one after the other, and what they share is worth
-// more than the wait.
+// outcome of each item in the item. While batches have several items, a batch waits for more until nobody has come for a
+// sixth of linger, and for linger at the longest, which may be 0: callers that were all woken by the same event come one
+// after the other, and what they share is worth more than the wait.
 func New[T any](max int, linger time.Duration, run func(ctx context.Context, items []T)) *Group[T] {
 	return &Group[T]{run: run, max: max, linger: linger, full: make(chan struct{}, 1)}
 }
@@ -77,10 +80,11 @@ func (g *Group[T]) join(e *entry[T]) bool {
 	return true
 }
 
-// gather waits for company, if there is likely to be any.
+// gather waits for company, if there is likely to be any, until nobody has come for a while.
 func (g *Group[T]) gather() {
 	g.mu.Lock()
-	wait := g.linger > 0 && len(g.waiting) < g.max && time.Since(g.shared) < hotFor
+	n := len(g.waiting)
+	wait := g.linger > 0 && n < g.max && time.Since(g.shared) < hotFor
 	select {
 	case <-g.full: // of an earlier batch
 	default:
@@ -89,12 +93,27 @@ func (g *Group[T]) gather() {
 	if !wait {
 		return
 	}
-	timer := time.NewTimer(g.linger)
+	quiet := g.linger / quietParts
+	timer := time.NewTimer(quiet)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-g.full:
+	for range quietParts {
+		select {
+		case <-g.full:
+			return
+		case <-timer.C:
+		}
+		before := n
+		if n = g.count(); n == before {
+			return
+		}
+		timer.Reset(quiet)
 	}
+}
+
+func (g *Group[T]) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
 }
 
 // take returns the next batch, which begins with the caller's own entry.
