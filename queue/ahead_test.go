@@ -194,7 +194,7 @@ func TestATaskThatNeverStartsHoldsNoSlot(t *testing.T) {
 		if n := s.room(one); n != 2 || time.Since(begun) < startLate || time.Since(begun) > 2*startLate {
 			t.Errorf("room for %d after %v", n, time.Since(begun))
 		}
-		leave, err := s.enter(t.Context(), task(tasks.Live, 1), nil)
+		leave, err := s.enter(t.Context(), time.Now().Add(time.Minute), task(tasks.Live, 1), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

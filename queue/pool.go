@@ -169,8 +169,7 @@ func (p *pool) end(ctx context.Context, t tasks.Task, err error) error {
 // enter waits for a slot, and for the others to be empty if it must. It gives up half-way to the deadline:
 // at the deadline itself asynq would count a failure.
 func (p *pool) enter(ctx context.Context, t tasks.Task, revoke context.CancelCauseFunc) (leave func(), err error) {
-	wait, cancel := context.WithTimeout(ctx, t.Timeout/2)
-	defer cancel()
+	end := time.Now().Add(t.Timeout / 2)
 	var held []func()
 	leave = sync.OnceFunc(func() {
 		for _, f := range held {
@@ -178,14 +177,16 @@ func (p *pool) enter(ctx context.Context, t tasks.Task, revoke context.CancelCau
 		}
 	})
 	for _, other := range p.others {
+		wait, cancel := context.WithDeadline(ctx, end)
 		release, err := other.seize(wait)
+		cancel()
 		if err != nil {
 			leave()
 			return nil, busy(ctx, err)
 		}
 		held = append(held, release)
 	}
-	release, err := p.slots.enter(wait, t, revoke)
+	release, err := p.slots.enter(ctx, end, t, revoke)
 	if err != nil {
 		leave()
 		return nil, busy(ctx, err)

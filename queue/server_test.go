@@ -157,7 +157,11 @@ func TestSlotsFollowTheHandler(t *testing.T) {
 					list[i].Timeout = 5 * time.Second
 				}
 				enqueue(t, NewClient(rdb, nil), list...)
-				time.Sleep(30 * time.Second)
+				time.Sleep(4 * time.Second)
+				if overdue := s.Overdue(); len(overdue) > 0 {
+					t.Errorf("overdue before the deadline: %+v", overdue)
+				}
+				time.Sleep(26 * time.Second)
 				highest := h.most()
 				if early {
 					if highest <= 2 {

@@ -37,6 +37,7 @@ type slots struct {
 	mu      sync.Mutex
 	changed *sync.Cond // somebody who waits should look again
 	waiters int
+	enough  int // free slots that the dequeue waits for, while it does; 0 while it does not
 	limit   int
 	runs    map[*Run]struct{}
 	waiting int                  // tasks in the handler's door, see enter
@@ -51,13 +52,17 @@ func newSlots(n int) *slots {
 	return s
 }
 
-// enter waits for a slot and returns the function that gives it back. revoke ends the call's context.
-func (s *slots) enter(ctx context.Context, t tasks.Task, revoke context.CancelCauseFunc) (leave func(), err error) {
+// enter waits for a slot until end, and returns the function that gives it back. ctx is the call's, and revoke ends it.
+func (s *slots) enter(ctx context.Context, end time.Time, t tasks.Task, revoke context.CancelCauseFunc) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.given, t.ID)
 	s.waiting++
-	err = s.waitLocked(ctx, func() bool { return s.seized == 0 && len(s.runs) < s.limit })
+	if free := func() bool { return s.seized == 0 && len(s.runs) < s.limit }; ctx.Err() != nil || !free() {
+		wait, cancel := context.WithDeadline(ctx, end)
+		defer cancel()
+		err = s.waitLocked(wait, free)
+	}
 	s.waiting--
 	if err != nil {
 		s.wakeLocked()
@@ -70,7 +75,9 @@ func (s *slots) enter(ctx context.Context, t tasks.Task, revoke context.CancelCa
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.runs, run)
-		s.wakeLocked()
+		if s.waiters > 1 || s.enough == 0 || s.freeLocked() >= s.enough {
+			s.wakeLocked()
+		}
 	}, nil
 }
 
@@ -127,6 +134,7 @@ func (s *slots) room(least func(limit int) int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	begun := time.Now()
+	defer func() { s.enough = 0 }()
 	for {
 		waited := time.Since(begun)
 		n := s.freeLocked()
@@ -136,8 +144,10 @@ func (s *slots) room(least func(limit int) int) int {
 		case waited >= roomWait:
 			return 0
 		case waited < gatherWait:
+			s.enough = least(s.limit)
 			s.sleepLocked(gatherWait - waited)
 		default:
+			s.enough = 1
 			s.sleepLocked(roomWait - waited)
 		}
 	}
