@@ -202,12 +202,14 @@ func (h *Handler) stage(s Stage, f func() error) error {
 // report tells the observer and the log how t ended.
 func (h *Handler) report(ctx context.Context, t Task, code string, took time.Duration, err error) {
 	outcome := Classify(err)
-	log := h.log.With("task", t.ID, "kind", string(t.Kind), "model", t.Model, "dur", took)
 	if err == nil {
 		h.observer.Outcome(t.Kind, outcome, code)
-		log.DebugContext(ctx, "task done", "code", code)
+		if h.log.Enabled(ctx, slog.LevelDebug) { // else it isn't worth writing down what it was
+			h.log.DebugContext(ctx, "task done", "task", t.ID, "kind", string(t.Kind), "model", t.Model, "dur", took, "code", code)
+		}
 		return
 	}
+	log := h.log.With("task", t.ID, "kind", string(t.Kind), "model", t.Model, "dur", took)
 	h.observer.Outcome(t.Kind, outcome, Code(err))
 	level := slog.LevelWarn
 	if outcome == Overloaded || outcome == Cancelled { // not a failure, and many at a time

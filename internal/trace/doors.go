@@ -69,7 +69,12 @@ func (h handler) Handle(ctx context.Context, t tasks.Task) error {
 }
 
 // Embedder makes a span of each embedding.
-func (t *Tracer) Embedder(next tasks.Embedder) tasks.Embedder { return embedder{t, next} }
+func (t *Tracer) Embedder(next tasks.Embedder) tasks.Embedder {
+	if t.off {
+		return next
+	}
+	return embedder{t, next}
+}
 
 type embedder struct {
 	*Tracer
@@ -91,7 +96,12 @@ func (e embedder) EmbedQuery(ctx context.Context, text string) (vector.Embedding
 }
 
 // Store makes a span of each look and each write.
-func (t *Tracer) Store(next tasks.Store) tasks.Store { return store{t, next} }
+func (t *Tracer) Store(next tasks.Store) tasks.Store {
+	if t.off {
+		return next
+	}
+	return store{t, next}
+}
 
 type store struct {
 	*Tracer

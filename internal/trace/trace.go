@@ -54,11 +54,12 @@ type Options struct {
 type Tracer struct {
 	tracer trace.Tracer
 	close  func(context.Context) error
+	off    bool // nothing is recorded, so that nothing has to be put together
 }
 
 // Off returns a tracer that records nothing.
 func Off() *Tracer {
-	return &Tracer{noop.NewTracerProvider().Tracer(name), func(context.Context) error { return nil }}
+	return &Tracer{noop.NewTracerProvider().Tracer(name), func(context.Context) error { return nil }, true}
 }
 
 // Open returns a tracer of a process called service. It does not wait for the collector: one that is away costs
@@ -89,7 +90,7 @@ func Open(ctx context.Context, service string, o Options) (*Tracer, error) {
 func New(service string, opts ...sdk.TracerProviderOption) *Tracer {
 	opts = append(opts, sdk.WithResource(resource.NewSchemaless(attribute.String("service.name", service))))
 	provider := sdk.NewTracerProvider(opts...)
-	return &Tracer{provider.Tracer(name), provider.Shutdown}
+	return &Tracer{provider.Tracer(name), provider.Shutdown, false}
 }
 
 // Close sends what is left, for some seconds at most.
@@ -109,6 +110,9 @@ func (t *Tracer) Span(ctx context.Context, what string, attrs ...any) (_ context
 }
 
 func (t *Tracer) begin(ctx context.Context, what string, kind trace.SpanKind, attrs []any) (context.Context, func(error, ...any)) {
+	if t.off {
+		return ctx, func(error, ...any) {}
+	}
 	ctx, span := t.tracer.Start(ctx, what, trace.WithSpanKind(kind), trace.WithAttributes(pairs(attrs)...)) //nolint:spancheck // end ends it
 	return ctx, func(err error, more ...any) {                                                              //nolint:spancheck // the same
 		span.SetAttributes(pairs(more)...)
@@ -148,6 +152,9 @@ func Parent(ctx context.Context) string {
 
 // From returns ctx within the span that a traceparent names; one that makes no sense names none.
 func From(ctx context.Context, parent string) context.Context {
+	if parent == "" {
+		return ctx
+	}
 	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{header: parent})
 }
 
