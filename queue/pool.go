@@ -32,13 +32,13 @@ var plans = []plan{
 	{
 		weights: map[tasks.Lane]int{tasks.Query: 1},
 		poll:    10 * time.Millisecond,
-		looks:   looks{awake: 100 * time.Millisecond},
+		looks:   looks{awake: 250 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.QueryConcurrency },
 	},
 	{
 		weights: map[tasks.Lane]int{tasks.Live: 4, tasks.Backfill: 1},
 		poll:    20 * time.Millisecond,
-		looks:   looks{awake: 100 * time.Millisecond, deaf: 80 * time.Millisecond},
+		looks:   looks{awake: 250 * time.Millisecond, deaf: 80 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.Concurrency },
 		resizes: true,
 	},
