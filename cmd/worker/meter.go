@@ -12,16 +12,18 @@ const meterWindow = 10
 type meter struct {
 	mu            sync.Mutex
 	texts, tokens int64
+	inside        time.Duration      // in native calls, all runners added up
 	seconds       [meterWindow]int64 // tokens by second, a ring
 	at            int64              // the Unix second of the newest
 }
 
-func (m *meter) add(texts, tokens int) {
+func (m *meter) add(texts, tokens int, took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.turn()
 	m.texts += int64(texts)
 	m.tokens += int64(tokens)
+	m.inside += took
 	m.seconds[m.at%meterWindow] += int64(tokens)
 }
 
@@ -35,6 +37,13 @@ func (m *meter) read() (texts, tokens int64, rate float64) {
 		sum += n
 	}
 	return m.texts, m.tokens, float64(sum) / meterWindow
+}
+
+// perToken returns how long one thread computes a token, 0 while none has been.
+func (m *meter) perToken() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inside / time.Duration(max(m.tokens, 1))
 }
 
 // turn clears the seconds that have passed. The caller holds the lock.

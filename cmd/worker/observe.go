@@ -25,7 +25,7 @@ func (o engineObserver) Ran(r embedder.RunInfo) {
 	o.metrics.Stage("infer", r.Took)
 	o.metrics.Batch(r.Texts, r.Tokens, r.Padded)
 	if r.Err == nil {
-		o.meter.add(r.Texts, r.Tokens)
+		o.meter.add(r.Texts, r.Tokens, r.Took)
 	}
 }
 

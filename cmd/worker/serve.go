@@ -201,6 +201,7 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	w.model, w.queue = model, server
 	w.mu.Unlock()
 	w.settle() // what was ordered counts from the first task on
+	leaveCores(w.meter.perToken(), device(model), os.LookupEnv)
 	if err := server.Start(); err != nil {
 		return err
 	}
@@ -235,7 +236,7 @@ func (w *worker) newServer(model *loaded, docs tasks.Store, answers tasks.Answer
 
 // serving says to everybody that the worker serves.
 func (w *worker) serving(model *loaded) {
-	device := cmp.Or(model.stats().Device, "cpu")
+	device := device(model)
 	w.metrics.Loaded(monitoring.Model{Alias: w.cfg.alias, Space: string(model.space), Device: device, Dim: strconv.Itoa(model.dim)})
 	w.become(queue.StateReady, "")
 	took := time.Since(w.started)
@@ -243,6 +244,9 @@ func (w *worker) serving(model *loaded) {
 		"concurrency", w.cfg.concurrency, "started_for", took)
 	w.note(queue.EventReady, fmt.Sprintf("%d dimensions on %s, %v after its start", model.dim, device, took.Round(100*time.Millisecond)))
 }
+
+// device is what the model serves on.
+func device(model *loaded) string { return cmp.Or(model.stats().Device, "cpu") }
 
 // hurried is a handler with a deadline of the operator's own, if it is not 0: the earlier of it and the
 // producer's counts.

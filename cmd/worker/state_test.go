@@ -209,7 +209,7 @@ func TestMeter(t *testing.T) {
 		}
 		expect(0, 0, 0)
 		for range 20 {
-			m.add(2, 100)
+			m.add(2, 100, time.Second)
 			time.Sleep(time.Second)
 		}
 		expect(40, 2000, 90) // nine whole seconds and the one that just begins
@@ -217,7 +217,7 @@ func TestMeter(t *testing.T) {
 		expect(40, 2000, 50)
 		time.Sleep(time.Hour)
 		expect(40, 2000, 0)
-		m.add(1, 30)
+		m.add(1, 30, time.Second)
 		expect(41, 2030, 3)
 	})
 }
