@@ -80,12 +80,19 @@ func opOf(cmd []string) op {
 		o.name = known
 	}
 	switch { // scripts with the same keys
-	case o.name == opPut && len(o.args) < 10:
+	case o.name == opPut && len(o.records()[0]) < 9:
 		o.name = opRefresh
 	case o.name == opClaim && len(o.args) > 3 && slices.Contains([]string{"done", "failed", "paused", "released"}, o.args[3]):
 		o.name = opFinish
 	}
 	return o
+}
+
+// records returns what a put or a refresh says of each document: its version first, its text's hash, its id last.
+func (o op) records() [][]string {
+	const shared = 4 // keys before those of the documents
+	rest := o.args[1:]
+	return slices.Collect(slices.Chunk(rest, len(rest)/(len(o.keys)-shared)))
 }
 
 // opNames names the commands of the path by their labels.
@@ -116,7 +123,7 @@ var opNames = map[string]string{
 	"SCRIPT lane:t:*": opCarry,
 
 	"SCRIPT ef:{m}:space": opClaimSpace,
-	"SCRIPT ef:{m}:doc:* ef:{m}:changes ef:{m}:seq ef:{m}:space ef:{m}:stats": opPut,
+	"SCRIPT ef:{m}:changes ef:{m}:seq ef:{m}:space ef:{m}:stats ef:{m}:doc:*": opPut,
 
 	"SCRIPT lane:active lane:lease lane:pending own:counts lane:t:*":                             opReap,
 	"SCRIPT lane:scheduled lane:pending":                                                         opForward,

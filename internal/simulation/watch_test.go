@@ -155,7 +155,10 @@ func (w *watcher) executed(p *process, o op, cmd []string, reply []byte) {
 	if told[o.name] && !bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {
 		about := w.names(ids)
 		if o.name == opPut || o.name == opRefresh {
-			about = o.args[len(o.args)-1] + " v" + o.args[1] // the last is the document
+			about = ""
+			for _, r := range o.records() {
+				about += fmt.Sprintf(" %s v%s", r[len(r)-1], r[0])
+			}
 		}
 		w.note(p, "%s %s -> %s", o.name, about, brief(reply))
 	}
@@ -227,13 +230,20 @@ func (w *watcher) back(id string) {
 	}
 }
 
-func (w *watcher) put(o op, answer []string) {
-	if len(o.args) < 10 || answer[0] != "1" {
+// put reads the answers to a put: a space if all was refused, and one for each record.
+func (w *watcher) put(o op, answers []string) {
+	records := o.records()
+	if len(answers) != 1+len(records) {
 		return
 	}
-	what := fmt.Sprintf("%s in version %s", o.args[9], o.args[1])
-	if w.written[what+o.args[2]]++; w.written[what+o.args[2]] > 1 {
-		w.violate(oneVector, "%s was written twice", what)
+	for i, r := range records {
+		if answers[1+i] != "1" {
+			continue
+		}
+		what := fmt.Sprintf("%s in version %s", r[len(r)-1], r[0])
+		if w.written[what+r[1]]++; w.written[what+r[1]] > 1 {
+			w.violate(oneVector, "%s was written twice", what)
+		}
 	}
 }
 
