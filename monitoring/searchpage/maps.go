@@ -291,6 +291,9 @@ func (d *drawing) send(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "private, no-cache")
 	h.Set("Vary", "Accept-Encoding, Cookie, Authorization")
 	h.Set("ETag", d.etag)
+	if d.asked {
+		h.Set("Retry-After", "1") // it may be replaced in a moment
+	}
 	if r.Header.Get("If-None-Match") == d.etag {
 		w.WriteHeader(http.StatusNotModified)
 		return
