@@ -332,26 +332,32 @@ func TestAsynqSeesLeasedTasks(t *testing.T) {
 // A shared ack answers each task as asynq's own script would, also where some are not as they should be.
 func TestSharedAckOfDamagedTasks(t *testing.T) {
 	t.Parallel()
-	rdb := testkit.Redis(t)
-	ctx, k := t.Context(), keysOf("m", tasks.Live)
+	k := keysOf("m", tasks.Live)
 	for _, tt := range []struct {
 		name   string
-		damage func(id string) error
+		damage func(ctx context.Context, rdb redis.UniversalClient, id string) error
 	}{
-		{"whole", func(string) error { return nil }},
-		{"not active", func(id string) error { return rdb.LRem(ctx, k.active(), 0, id).Err() }},
-		{"no lease", func(id string) error { return rdb.ZRem(ctx, k.lease(), id).Err() }},
-		{"no hash", func(id string) error { return rdb.Del(ctx, k.task(id)).Err() }},
+		{"whole", func(context.Context, redis.UniversalClient, string) error { return nil }},
+		{"not active", func(ctx context.Context, rdb redis.UniversalClient, id string) error {
+			return rdb.LRem(ctx, k.active(), 0, id).Err()
+		}},
+		{"no lease", func(ctx context.Context, rdb redis.UniversalClient, id string) error {
+			return rdb.ZRem(ctx, k.lease(), id).Err()
+		}},
+		{"no hash", func(ctx context.Context, rdb redis.UniversalClient, id string) error {
+			return rdb.Del(ctx, k.task(id)).Err()
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rdb.FlushDB(ctx)
+			t.Parallel()
+			ctx, rdb := t.Context(), testkit.Redis(t)
 			enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 3)...)
 			a := newAhead(rdb, "m", []tasks.Lane{tasks.Live}, newSlots(8))
 			if _, err := a.next(ctx, k.pending()); err != nil {
 				t.Fatal(err)
 			}
 			ids := rdb.LRange(ctx, k.active(), 0, -1).Val()
-			if err := tt.damage(ids[1]); err != nil || len(ids) != 3 {
+			if err := tt.damage(ctx, rdb, ids[1]); err != nil || len(ids) != 3 {
 				t.Fatal(ids, err)
 			}
 			keys := []string{k.active(), k.lease(), "day", "all"}
