@@ -296,7 +296,7 @@ func TestAcksShareScripts(t *testing.T) {
 	}
 	// Each lone ack is an LREM by asynq's script in one call, and so is each of a shared one: the calls differ.
 	stats := rdb.Info(t.Context(), "commandstats").Val()
-	if calls, lrems := calls(stats, "evalsha"), calls(stats, "lrem"); lrems != 200 || calls > 150 {
+	if calls, lrems := calls(stats, "evalsha"), calls(stats, "lrem"); lrems != 200 || calls >= lrems { // each alone would be a script each, and other scripts run too
 		t.Errorf("%d scripts for %d acks", calls, lrems)
 	}
 }
