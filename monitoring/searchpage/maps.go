@@ -291,6 +291,8 @@ func (d *drawing) send(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "private, no-cache")
 	h.Set("Vary", "Accept-Encoding, Cookie, Authorization")
 	h.Set("ETag", d.etag)
+	// Always, also with 304: a browser keeps a field of the answer it has that the new one does not replace.
+	h.Set("Retry-After", "30")
 	if d.asked {
 		h.Set("Retry-After", "1") // it may be replaced in a moment
 	}

@@ -43,8 +43,9 @@
 // # Writing
 //
 // Each write is part of one script and one round trip, which it may share with others; it is done whole or not
-// at all, and leaves the same state when it is repeated; a client that lost a reply may just call again. Of two records of a document the one with the
-// higher version wins; of equal versions the greater text hash, so that the order of arrival never decides.
+// at all, and leaves the same state when it is repeated; a client that lost a reply may just call again. Of two
+// records of a document the one with the higher version wins; of equal versions the greater text hash, so that
+// the order of arrival never decides.
 //
 // # Memory
 //

@@ -40,7 +40,7 @@ function start() {
     try {
       const answer = await fetch(address, { headers: { Accept: "application/json" } });
       if (answer.status === 200) {
-        if (answer.headers.get("Retry-After")) wait = AGAIN;
+        wait = 1000 * Number(answer.headers.get("Retry-After")) || FOLLOW;
         if (answer.headers.get("ETag") !== etag || !data) show(await answer.json());
         etag = answer.headers.get("ETag");
       } else {
