@@ -19,6 +19,7 @@ type bulk struct {
 	chunk []*group // not sent yet
 	count int      // tasks in chunk
 	bytes int      // of their messages
+	want  int      // tasks that make a chunk: the first is small, so that workers that wait begin at once
 
 	sent     []*group   // the chunk on its way
 	answered chan error // receives when Redis has answered it; nil: none is
@@ -204,9 +205,10 @@ func (b *bulk) add(ctx context.Context, i int) error {
 	g.indexes = append(g.indexes, i)
 	b.count++
 	b.bytes += len(msg)
-	if b.count < chunkTasks && b.bytes < chunkBytes {
+	if b.count < b.want && b.bytes < chunkBytes {
 		return nil
 	}
+	b.want = chunkTasks
 	return b.send(ctx)
 }
 

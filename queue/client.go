@@ -119,7 +119,7 @@ func (c *Client) Enqueue(ctx context.Context, list []tasks.Task) ([]Receipt, err
 	for i, t := range list {
 		receipts[i] = Receipt{ID: t.ID, Model: t.Model, Lane: t.Lane, State: Unknown}
 	}
-	b := &bulk{client: c, tasks: list, receipts: receipts}
+	b := &bulk{client: c, tasks: list, receipts: receipts, want: callTasks}
 	err := errors.Join(b.run(ctx), b.receive(ctx))
 	if err == nil {
 		return receipts, nil

@@ -20,7 +20,7 @@ import (
 // one asynq server has one poll interval and one limit for all of its queues.
 type plan struct {
 	weights map[tasks.Lane]int // share of the dequeues while all have tasks
-	poll    time.Duration      // between asynq's questions while the lanes are empty
+	poll    time.Duration      // asynq's sleep after it found nothing, in which it hears no announcement: short where looks are rare
 	looks   looks              // that reach Redis
 	slots   func(o ServerOptions) int
 	alone   bool // runs while nothing else is inside the handler
@@ -31,13 +31,13 @@ type plan struct {
 var plans = []plan{
 	{
 		weights: map[tasks.Lane]int{tasks.Query: 1},
-		poll:    10 * time.Millisecond,
-		looks:   looks{awake: 250 * time.Millisecond},
+		poll:    time.Millisecond,
+		looks:   looks{awake: 250 * time.Millisecond, deaf: 10 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.QueryConcurrency },
 	},
 	{
 		weights: map[tasks.Lane]int{tasks.Live: 4, tasks.Backfill: 1},
-		poll:    20 * time.Millisecond,
+		poll:    time.Millisecond,
 		looks:   looks{awake: 250 * time.Millisecond, deaf: 80 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.Concurrency },
 		resizes: true,

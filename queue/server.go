@@ -101,7 +101,7 @@ type Server struct {
 // NewServer returns a server of lanes, at least one, of the model called alias. It does no I/O; the
 // connection it makes is its own and is closed by Shutdown.
 //
-// The query lane has slots of its own. Tasks of producers are taken within about 10 ms, others within 100. The quarantine lane, if asked for, runs
+// The query lane has slots of its own. Tasks of producers are taken within a few milliseconds, others within 250. The quarantine lane, if asked for, runs
 // one task at a time while nothing else is inside the handler.
 func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *ServerOptions) (*Server, error) {
 	if len(lanes) == 0 {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -84,15 +85,11 @@ func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []strin
 	if err := awaitReady(ctx, f); err != nil {
 		return measure{}, err
 	}
-	list := make([]tasks.Task, len(texts))
 	begun := time.Now()
-	for i, text := range texts {
-		if list[i], err = tasks.New(alias, tasks.Live, intake.ForText(text), nil); err != nil {
+	for part := range slices.Chunk(texts, produced) {
+		if err := produce(ctx, f, part); err != nil {
 			return measure{}, err
 		}
-	}
-	if _, err := f.Queue.Enqueue(ctx, list); err != nil {
-		return measure{}, err
 	}
 	for {
 		spaces, err := f.Store.Stats(ctx, alias)
@@ -104,7 +101,10 @@ func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []strin
 			if s.Documents == int64(len(texts)) {
 				return measure{Seconds: time.Since(begun).Seconds(), Texts: len(texts), Tokens: int(s.Tokens)}, nil
 			}
-			if s.Documents > int64(len(texts))*9/10 {
+			switch left := int64(len(texts)) - s.Documents; {
+			case left < 100:
+				pause = 2 * time.Millisecond
+			case left < int64(len(texts))/10:
 				pause = 10 * time.Millisecond
 			}
 		}
@@ -113,6 +113,22 @@ func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []strin
 		}
 		time.Sleep(pause)
 	}
+}
+
+// produced is how many documents a producer makes tasks of before it enqueues them; cmd/enqueue does as many.
+const produced = 1000
+
+// produce enqueues texts.
+func produce(ctx context.Context, f *fleet.Fleet, texts []string) error {
+	list := make([]tasks.Task, len(texts))
+	for i, text := range texts {
+		var err error
+		if list[i], err = tasks.New(alias, tasks.Live, intake.ForText(text), nil); err != nil {
+			return err
+		}
+	}
+	_, err := f.Queue.Enqueue(ctx, list)
+	return err
 }
 
 // paddedTokens reads from the worker's metrics what it computed.
