@@ -40,7 +40,7 @@ type sharedCommand struct {
 func newSharedTrips(rdb redis.UniversalClient) *sharedTrips {
 	s := &sharedTrips{rdb: rdb, ack: newScript(ackLua)}
 	s.alone = []any{s.ack.Hash(), newScript(leaseLua).Hash(), newScript(unleaseLua).Hash()}
-	s.group = coalesce.New(sharedCommands, lingerCommands, s.run)
+	s.group = coalesce.New(sharedCommands, coalesce.Patience{Linger: lingerCommands}, s.run)
 	return s
 }
 

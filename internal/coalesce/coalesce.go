@@ -5,6 +5,7 @@ package coalesce
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -15,13 +16,24 @@ const hotFor = time.Second
 // quietParts is the part of its longest wait in which nobody has come when a batch stops waiting.
 const quietParts = 6
 
+// A Patience says how long a batch waits for more items, while batches have several: callers that were all woken by the
+// same event come one after the other, and what they share is worth more than the wait. The zero Patience has none.
+type Patience struct {
+	// Linger is the longest wait, 0 for none. It ends when nobody has come for a sixth of it.
+	Linger time.Duration
+	// Yield is for batches whose end somebody waits for. Where one goroutine runs at a time (GOMAXPROCS of 1), such a batch
+	// waits in turns of the scheduler instead of time, until two in a row have brought nobody: those who were woken with its
+	// first caller are in line before it.
+	Yield bool
+}
+
 // A Group runs items in batches, one batch at a time, in the order of their arrival. There is no goroutine
 // behind it: the first caller of a batch runs it for all.
 type Group[T any] struct {
-	run    func(ctx context.Context, items []T)
-	max    int
-	linger time.Duration
-	full   chan struct{} // of one: as many wait as a batch may have
+	run      func(ctx context.Context, items []T)
+	max      int
+	patience Patience
+	full     chan struct{} // of one: as many wait as a batch may have
 
 	mu      sync.Mutex
 	busy    bool // a caller is running a batch, or has been told to
@@ -37,11 +49,9 @@ type entry[T any] struct {
 }
 
 // New returns a group of batches of at most max items. Run is never called twice at once. It leaves the
-// outcome of each item in the item. While batches have several items, a batch waits for more until nobody has come for a
-// sixth of linger, and for linger at the longest, which may be 0: callers that were all woken by the same event come one
-// after the other, and what they share is worth more than the wait.
-func New[T any](max int, linger time.Duration, run func(ctx context.Context, items []T)) *Group[T] {
-	return &Group[T]{run: run, max: max, linger: linger, full: make(chan struct{}, 1)}
+// outcome of each item in the item.
+func New[T any](max int, p Patience, run func(ctx context.Context, items []T)) *Group[T] {
+	return &Group[T]{run: run, max: max, patience: p, full: make(chan struct{}, 1)}
 }
 
 // Do returns when a batch with item in it has been run. It does not end with ctx, since the batch may be
@@ -80,20 +90,41 @@ func (g *Group[T]) join(e *entry[T]) bool {
 	return true
 }
 
-// gather waits for company, if there is likely to be any, until nobody has come for a while.
+// gather waits for company, if there is likely to be any.
 func (g *Group[T]) gather() {
 	g.mu.Lock()
 	n := len(g.waiting)
-	wait := g.linger > 0 && n < g.max && time.Since(g.shared) < hotFor
+	wait := g.patience.Linger > 0 && n < g.max && time.Since(g.shared) < hotFor
 	select {
 	case <-g.full: // of an earlier batch
 	default:
 	}
 	g.mu.Unlock()
-	if !wait {
-		return
+	switch {
+	case !wait:
+	case g.patience.Yield && runtime.GOMAXPROCS(0) == 1:
+		g.yield(n)
+	default:
+		g.sleep(n)
 	}
-	quiet := g.linger / quietParts
+}
+
+// yield lets others run until that has brought nobody twice. There are n. Once does not count, since now and then the
+// scheduler gives a goroutine that yields its turn before others; and turns may be long.
+func (g *Group[T]) yield(n int) {
+	end := time.Now().Add(g.patience.Linger)
+	for quiet := 0; quiet < 2 && n < g.max && time.Now().Before(end); quiet++ {
+		runtime.Gosched()
+		before := n
+		if n = g.count(); n > before {
+			quiet = -1
+		}
+	}
+}
+
+// sleep waits until nobody has come for a while, or as many as a batch may have. There are n.
+func (g *Group[T]) sleep(n int) {
+	quiet := g.patience.Linger / quietParts
 	timer := time.NewTimer(quiet)
 	defer timer.Stop()
 	for range quietParts {

@@ -2,6 +2,7 @@ package coalesce_test
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ func TestEveryItemIsRunOnceInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sizes []int // without a lock: run is never called twice at once, the race detector is the judge
 		seen := map[int]int{}
-		g := coalesce.New(64, 0, func(_ context.Context, items []*item) {
+		g := coalesce.New(64, coalesce.Patience{}, func(_ context.Context, items []*item) {
 			sizes = append(sizes, len(items))
 			for _, it := range items {
 				seen[it.n]++
@@ -55,7 +56,7 @@ func TestEveryItemIsRunOnceInBatches(t *testing.T) {
 func TestALoneCallIsNotDelayed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := coalesce.New(8, 0, func(context.Context, []int) {})
+		g := coalesce.New(8, coalesce.Patience{}, func(context.Context, []int) {})
 		begun := time.Now()
 		for range 100 {
 			g.Do(t.Context(), 1)
@@ -70,7 +71,7 @@ func TestACallersEndIsNotTheOthers(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	g := coalesce.New(8, 0, func(ctx context.Context, _ []int) {
+	g := coalesce.New(8, coalesce.Patience{}, func(ctx context.Context, _ []int) {
 		if ctx.Err() != nil {
 			t.Error("the batch runs under its first caller's end")
 		}
@@ -82,7 +83,7 @@ func TestAPanicLeavesNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		first := true
-		g := coalesce.New(8, 0, func(context.Context, []int) {
+		g := coalesce.New(8, coalesce.Patience{}, func(context.Context, []int) {
 			if first {
 				first = false
 				time.Sleep(time.Second)
@@ -108,7 +109,7 @@ func TestManyWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const linger = 24 * time.Millisecond
 		var sizes []int
-		g := coalesce.New(8, linger, func(_ context.Context, items []int) {
+		g := coalesce.New(8, coalesce.Patience{Linger: linger}, func(_ context.Context, items []int) {
 			sizes = append(sizes, len(items))
 			time.Sleep(time.Millisecond)
 		})
@@ -133,6 +134,39 @@ func TestManyWaitForEachOther(t *testing.T) {
 		g.Do(t.Context(), 1)
 		if took := time.Since(begun); took != time.Millisecond {
 			t.Errorf("a call that is alone again took %v", took)
+		}
+	})
+}
+
+// TestWhereOneRunsAtATimeNobodySleeps has callers woken by one event while goroutines take turns on one thread.
+func TestWhereOneRunsAtATimeNobodySleeps(t *testing.T) { //nolint:paralleltest // changes GOMAXPROCS
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		g := coalesce.New(64, coalesce.Patience{Linger: time.Second, Yield: true}, func(_ context.Context, items []int) {
+			sizes = append(sizes, len(items))
+			time.Sleep(time.Millisecond)
+		})
+		for range 100 { // a single turn brings all of them more often than not
+			event := make(chan struct{})
+			var wg sync.WaitGroup
+			for n := range 50 {
+				wg.Go(func() {
+					<-event
+					g.Do(t.Context(), n)
+				})
+			}
+			synctest.Wait()
+			begun := time.Now()
+			close(event)
+			wg.Wait()
+			if took := time.Since(begun); took > 2*time.Millisecond {
+				t.Errorf("50 calls took %v, want no more than two batches", took)
+			}
+		}
+		// The first caller of all does not know yet that it has company.
+		if want := append([]int{1, 49}, slices.Repeat([]int{50}, 99)...); !slices.Equal(sizes, want) {
+			t.Errorf("batches of %v, want %v", sizes, want)
 		}
 	})
 }

@@ -13,5 +13,6 @@
 // breaks one of these is run again with fewer and fewer faults, and the shortest history that shows it is printed.
 //
 // What the seed does not decide: the order in which Go runs goroutines that become ready by one reply, and which
-// of several ready cases a select takes. With one processor (GOMAXPROCS=1) the first is fixed as well.
+// of several ready cases a select takes. With one processor (GOMAXPROCS=1) the first is fixed as well,
+// but the store's round trips then wait for company in turns of the scheduler instead of time.
 package simulation

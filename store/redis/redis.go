@@ -52,7 +52,7 @@ func New(client goredis.UniversalClient) *Store {
 		delete:  goredis.NewScript(documentSource + deleteSource),
 		claim:   goredis.NewScript(claimSource),
 	}
-	s.writes = coalesce.New(writesPerTrip, lingerWrites, s.run)
+	s.writes = coalesce.New(writesPerTrip, coalesce.Patience{Linger: lingerWrites, Yield: true}, s.run)
 	return s
 }
 
