@@ -42,11 +42,15 @@ func (s *Store) share(ctx context.Context, w *write) {
 	s.writes.Do(ctx, w)
 }
 
+// onePiece is how much of a command go-redis sends at once; of a pipeline it sends 128 KB.
+const onePiece = 32 << 10
+
 // run runs the writes in one round trip, those that may share a script in one script. Scripts that Redis does not know
-// yet are run again, by source; a pipeline can't fall back by itself.
+// yet are run again, by source; a pipeline can't fall back by itself. A large script travels as a pipeline too, for Redis
+// wakes for every piece. A small one does not: where Redis is away, a pipeline takes twice as long to find out.
 func (s *Store) run(ctx context.Context, writes []*write) {
 	groups := grouped(writes)
-	if len(groups) == 1 {
+	if len(groups) == 1 && groups[0].size() < onePiece {
 		g := groups[0]
 		g.read(g.script().Run(ctx, s.client, g.keys(), g.args()...))
 		return
@@ -58,7 +62,7 @@ func (s *Store) run(ctx context.Context, writes []*write) {
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	for i, g := range groups {
 		if goredis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-			cmds[i] = g.script().Run(ctx, s.client, g.keys(), g.args()...)
+			cmds[i] = g.script().Eval(ctx, s.client, g.keys(), g.args()...)
 		}
 		g.read(cmds[i])
 	}
@@ -106,6 +110,15 @@ func (w *write) size() int {
 }
 
 func (g group) script() *goredis.Script { return g[0].script }
+
+// size is about how many bytes of arguments all of g have.
+func (g group) size() int {
+	n := 0
+	for _, w := range g {
+		n += w.size()
+	}
+	return n
+}
 
 func (g group) keys() []string {
 	ids := make([]string, len(g))

@@ -1,10 +1,15 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/store"
@@ -122,5 +127,50 @@ func TestScriptsAreBounded(t *testing.T) {
 		if !w.yes || w.err != nil {
 			t.Fatalf("record %d: %v, %v", i, w.yes, w.err)
 		}
+	}
+}
+
+// A countedConn counts what is sent.
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countedConn) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// TestABatchIsSentInOnePiece stores as many vectors as one of the engine's batches of short texts has.
+func TestABatchIsSentInOnePiece(t *testing.T) {
+	t.Parallel()
+	var sent atomic.Int64
+	client := goredis.NewClient(&goredis.Options{
+		Addr: testkit.Redis(t).Options().Addr,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return countedConn{c, &sent}, err
+		},
+	})
+	t.Cleanup(func() { _ = client.Close() })
+	s := New(client)
+	batch := func(version int64) []*write {
+		list := make([]*write, 50)
+		for i := range list {
+			rec := storetest.Record(fmt.Sprint(i), "text", version)
+			rec.Chunks[0].Vector = make(vector.Vector, 384)
+			list[i] = putOf(t, s, rec)
+		}
+		return list
+	}
+	s.run(t.Context(), batch(1)) // connects, and Redis learns the script
+	sent.Store(0)
+	second := batch(2)
+	s.run(t.Context(), second)
+	if err := second[0].err; err != nil || !second[49].yes {
+		t.Fatal(second[49].yes, err)
+	}
+	if n := sent.Load(); n != 1 {
+		t.Errorf("50 vectors of 1.5 KB were sent in %d pieces, want 1", n)
 	}
 }
