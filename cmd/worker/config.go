@@ -291,6 +291,7 @@ func newRoot(s streams) *cobra.Command {
 		if cfg.engine, err = models.after(err, c, s.getenv); err != nil {
 			return err
 		}
+		defer runtime.KeepAlive(newBallast())
 		dieBySignal()
 		logger := slog.New(trace.Log(log.Logger(s.err).Handler()))
 		boot.RedisLog(logger)

@@ -36,9 +36,36 @@ func TestLeaveCores(t *testing.T) {
 	if n := runtime.GOMAXPROCS(0); n != 4 {
 		t.Errorf("the operator's 4 threads became %d", n)
 	}
-	unset := func(string) (string, bool) { return "", false }
-	leaveCores(time.Millisecond, "cpu", unset)
-	if n := runtime.GOMAXPROCS(0); n != 2 {
-		t.Errorf("%d threads on 4 cores, want 2", n)
+	for _, set := range []bool{false, true} { // by a compose file's ${GOMAXPROCS:-}
+		runtime.GOMAXPROCS(4)
+		empty := func(string) (string, bool) { return "", set }
+		leaveCores(time.Millisecond, "cpu", empty)
+		if n := runtime.GOMAXPROCS(0); n != 2 {
+			t.Errorf("%d threads on 4 cores, want 2", n)
+		}
 	}
+}
+
+// TestBallast is not parallel: it looks at the whole heap.
+func TestBallast(t *testing.T) {
+	grows := func() uint64 { // by how much the heap may, from what lives
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.NextGC - m.HeapAlloc
+	}
+	var kept [][]byte
+	for range 3 { // other tests may have left memory, which Go gives out again and clears
+		before, private := grows(), memory().Private
+		kept = append(kept, newBallast())
+		if after := grows(); after < before+ballastSize*3/4 {
+			t.Errorf("the heap may grow by %d bytes, by %d before", after, before)
+		}
+		more := memory().Private - private
+		if more < ballastSize/2 {
+			return
+		}
+		t.Logf("a ballast of %d bytes takes %d", ballastSize, more)
+	}
+	t.Errorf("%d times in a row memory that nobody touched was taken", len(kept))
 }
