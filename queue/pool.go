@@ -121,6 +121,7 @@ func (busyError) Overloaded() bool { return true }
 
 // ProcessTask is called by asynq for each task it took.
 func (p *pool) ProcessTask(ctx context.Context, at *asynq.Task) error {
+	growStack()
 	t, err := taskOf(ctx, at)
 	if err != nil {
 		return judge(tasks.AsPermanent(err))
