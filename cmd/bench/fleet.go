@@ -118,11 +118,10 @@ func nextLook(took time.Duration, done, all int64) time.Duration {
 	switch left := all - done; {
 	case left < 100:
 		return 5 * time.Millisecond
-	case done == 0:
+	case done < 100: // the first few tell nothing of the rate
 		return 100 * time.Millisecond
 	default:
-		half := time.Duration(float64(took) * float64(left) / float64(done) / 2)
-		return min(half, time.Second) // the first few documents tell nothing of the rate
+		return min(time.Second, time.Duration(float64(took)*float64(left)/float64(done)/2))
 	}
 }
 

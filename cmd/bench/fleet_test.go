@@ -13,7 +13,7 @@ func TestNextLook(t *testing.T) {
 		want      time.Duration
 	}{
 		{time.Second, 0, 3000, 100 * time.Millisecond},
-		{100 * time.Millisecond, 2, 3000, time.Second},
+		{100 * time.Millisecond, 2, 3000, 100 * time.Millisecond},
 		{time.Second, 500, 3000, time.Second},
 		{7 * time.Second, 2800, 3000, 250 * time.Millisecond},
 		{7 * time.Second, 2901, 3000, 5 * time.Millisecond},
