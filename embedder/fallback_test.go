@@ -25,6 +25,7 @@ var errDeviceMemory = fmt.Errorf("running the graph: %w: BFCArena", embedder.Err
 // A deviceBench is a loader for several devices. It notes what is opened and closed, in order.
 type deviceBench struct {
 	takes  time.Duration
+	each   time.Duration           // that a run takes
 	spaces map[string]vector.Space // of the devices' engines; settings.Space where none is named
 	fails  map[string]error        // devices that can't be loaded
 	faults func(*embedtest.Faulty) // of the first engine of each accelerator
@@ -77,6 +78,11 @@ type deviceModel struct {
 	*embedtest.Model
 	bench  *deviceBench
 	device string
+}
+
+func (m deviceModel) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, error) {
+	time.Sleep(m.bench.each)
+	return m.Model.Run(ctx, b)
 }
 
 func (m deviceModel) Close() error {
@@ -171,7 +177,8 @@ func TestFallbackKeepsItsPlaceInTheLine(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var entered <-chan struct{}
-		b := &deviceBench{takes: time.Second, faults: func(f *embedtest.Faulty) {
+		// Runs take time, lest whoever is let in third overtakes the second on the way from the door to the engine.
+		b := &deviceBench{takes: time.Second, each: time.Second, faults: func(f *embedtest.Faulty) {
 			entered, _ = f.BlockOn(1)
 			f.FailOn(2, errDeviceMemory)
 		}}
