@@ -6,6 +6,7 @@ package coalesce
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -57,26 +58,43 @@ func New[T any](max int, p Patience, run func(ctx context.Context, items []T)) *
 // Do returns when a batch with item in it has been run. It does not end with ctx, since the batch may be
 // writing to the item: run must end by itself. Run gets the values of its first caller's context, but
 // neither its deadline nor its cancellation, which are not the other callers'.
-func (g *Group[T]) Do(ctx context.Context, item T) {
-	e := &entry[T]{item: item, lead: make(chan bool, 1)}
-	if !g.join(e) && !<-e.lead {
-		return
+func (g *Group[T]) Do(ctx context.Context, item T) { g.DoAll(ctx, []T{item}) }
+
+// DoAll is Do for several items of one caller, in their order, in as few batches as possible.
+func (g *Group[T]) DoAll(ctx context.Context, items []T) {
+	// No more at a time than a batch takes, so that a caller whose batch panics leaves nothing in line.
+	for some := range slices.Chunk(items, g.max) {
+		entries := make([]*entry[T], len(some))
+		for i, item := range some {
+			entries[i] = &entry[T]{item: item, lead: make(chan bool, 1)}
+		}
+		lead := g.join(entries)
+		for _, e := range entries {
+			if lead || <-e.lead {
+				g.lead(ctx)
+			}
+			lead = false
+		}
 	}
+}
+
+// lead runs the next batch, whose first entry is the caller's.
+func (g *Group[T]) lead(ctx context.Context) {
 	g.gather()
 	batch := g.take()
 	defer g.pass(batch) // also if run panics, lest the others wait for ever
 	items := make([]T, len(batch))
-	for i, other := range batch {
-		items[i] = other.item
+	for i, e := range batch {
+		items[i] = e.item
 	}
 	g.run(context.WithoutCancel(ctx), items)
 }
 
-// join adds e to the next batch and reports whether its caller is to run it at once.
-func (g *Group[T]) join(e *entry[T]) bool {
+// join adds entries to the next batch and reports whether their caller is to run it at once.
+func (g *Group[T]) join(entries []*entry[T]) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.waiting = append(g.waiting, e)
+	g.waiting = append(g.waiting, entries...)
 	if len(g.waiting) >= g.max {
 		select {
 		case g.full <- struct{}{}:

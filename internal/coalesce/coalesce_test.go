@@ -53,6 +53,49 @@ func TestEveryItemIsRunOnceInBatches(t *testing.T) {
 	})
 }
 
+// Several items of one caller share batches with each other and with others', in their order, however many they are.
+func TestManyItemsOfOneCaller(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var order []int
+		var sizes []int
+		g := coalesce.New(64, coalesce.Patience{}, func(_ context.Context, items []*item) {
+			sizes = append(sizes, len(items))
+			for _, it := range items {
+				order = append(order, it.n)
+				it.squared = it.n * it.n
+			}
+			time.Sleep(time.Millisecond)
+		})
+		var wg sync.WaitGroup
+		for caller := range 10 {
+			wg.Go(func() {
+				items := make([]*item, 50*caller) // none, some, and more than a batch takes
+				for i := range items {
+					items[i] = &item{n: 1000*caller + i}
+				}
+				g.DoAll(t.Context(), items)
+				for _, it := range items {
+					if it.squared != it.n*it.n {
+						t.Errorf("item %d came back with %d", it.n, it.squared)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		last := map[int]int{}
+		for _, n := range order {
+			if caller := n / 1000; n%1000 != last[caller] {
+				t.Errorf("item %d was run when %d was due", n, last[caller])
+			}
+			last[n/1000]++
+		}
+		if len(order) != 50*45 || slices.Max(sizes) != 64 || len(sizes) > 50*45/64+10 {
+			t.Errorf("%d items in batches of %v", len(order), sizes)
+		}
+	})
+}
+
 func TestALoneCallIsNotDelayed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -81,7 +81,7 @@ func (s *Store) putOf(rec vector.Record) (*write, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &write{script: s.put, rec: rec, args: []any{
+	return &write{err: errNotRun, script: s.put, rec: rec, args: []any{
 		rec.Version, rec.TextHash, rec.Document.Text, m, chunks, vectors, len(rec.Chunks), rec.Tokens(), rec.Document.ID,
 	}}, nil
 }
@@ -123,13 +123,36 @@ func (s *Store) RefreshMany(ctx context.Context, recs []vector.Record) ([]bool, 
 	return current, nil
 }
 
+// PutMany is [Store.Put] for many records, which share their round trip with others that come at the same time; answers and errors are in the records' order.
+func (s *Store) PutMany(ctx context.Context, recs []vector.Record) (stored []bool, errs []error) {
+	stored, errs = make([]bool, len(recs)), make([]error, len(recs))
+	var writes []*write
+	var indexes []int // of their records
+	for i, rec := range recs {
+		w, err := s.putOf(rec)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		writes, indexes = append(writes, w), append(indexes, i)
+	}
+	s.share(ctx, writes...)
+	for n, w := range writes {
+		stored[indexes[n]] = w.yes
+		if w.err != nil {
+			errs[indexes[n]] = fmt.Errorf("putting document %q: %w", w.rec.Document.ID, w.err)
+		}
+	}
+	return stored, errs
+}
+
 // refreshOf returns the part that rec has in a run of refresh.lua.
 func (s *Store) refreshOf(rec vector.Record) (*write, error) {
 	m, err := encodeMeta(rec.Document)
 	if err != nil {
 		return nil, err
 	}
-	return &write{script: s.refresh, rec: rec, args: []any{rec.Version, rec.TextHash, m, rec.Document.ID}}, nil
+	return &write{err: errNotRun, script: s.refresh, rec: rec, args: []any{rec.Version, rec.TextHash, m, rec.Document.ID}}, nil
 }
 
 // Get returns what is stored of a document, or an error that wraps [store.ErrNotFound].

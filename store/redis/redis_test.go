@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -134,6 +135,7 @@ func TestCost(t *testing.T) {
 	once("Put", 1, func() error { _, err := s.Put(ctx, rec); return err })
 	once("Refresh", 1, func() error { _, err := s.Refresh(ctx, rec); return err })
 	once("RefreshMany of 100", 1, func() error { _, err := s.RefreshMany(ctx, recs); return err })
+	once("PutMany of 100", 1, func() error { _, errs := s.PutMany(ctx, recs); return errors.Join(errs...) })
 	once("Get", 1, func() error { _, err := s.Get(ctx, "minilm", "d"); return err })
 	once("Answer", 1, func() error { return s.Answer(ctx, "q", vector.Embedding{Vector: vector.Vector{1}}, nil) })
 }

@@ -32,14 +32,19 @@ type write struct {
 	err error
 }
 
-// share runs w's script for it and for others that come at the same time: when the engine has finished a batch, all
-// of its texts are stored at once, and a round trip or a script each would cost the cores that the model needs.
-func (s *Store) share(ctx context.Context, w *write) {
-	if ctx.Err() != nil {
-		w.err = context.Cause(ctx)
+// errNotRun is a write's error until its script has answered, lest a run that panics looks like one that had nothing to do.
+var errNotRun = errors.New("the script was not run")
+
+// share runs the writes' scripts for them and for others that come at the same time: when the engine has finished a
+// batch, all of its texts are stored at once, and a round trip or a script each would cost the cores that the model needs.
+func (s *Store) share(ctx context.Context, writes ...*write) {
+	if ctx.Err() == nil {
+		s.writes.DoAll(ctx, writes)
 		return
 	}
-	s.writes.Do(ctx, w)
+	for _, w := range writes {
+		w.err = context.Cause(ctx)
+	}
 }
 
 // onePiece is how much of a command go-redis sends at once; of a pipeline it sends 128 KB.

@@ -21,9 +21,15 @@ type Store interface {
 // A Writer is what workers and producers write with. See package store/redis for the contract of each
 // method.
 type Writer interface {
-	Put(ctx context.Context, rec vector.Record) (bool, error)
+	Putter
 	Refresher
 	Delete(ctx context.Context, alias, id string) (bool, error)
+}
+
+// A Putter stores what was embedded.
+type Putter interface {
+	Put(ctx context.Context, rec vector.Record) (bool, error)
+	PutMany(ctx context.Context, recs []vector.Record) ([]bool, []error)
 }
 
 // A Refresher tells what needs no embedding.

@@ -26,6 +26,7 @@ var writes = []write{
 	{"Put", "a new document", nothing, putting(FullRecord("d", "text", Version))},
 	{"Put", "a newer text", putting(Record("d", "older", Version-1)), putting(FullRecord("d", "text", Version))},
 	{"Put", "another space", takenOver, puttingB},
+	{"PutMany", "two documents", putting(Record("d", "older", Version-1)), puttingMany},
 	{"Refresh", "a newer version", putting(Record("d", "text", Version-1)), refreshing},
 	{"RefreshMany", "a newer version", putting(Record("d", "text", Version-1)), refreshingMany},
 	{"Delete", "a document", putting(Record("d", "text", Version)), deleting},
@@ -108,6 +109,11 @@ func testOneAnswer(t *testing.T, s Store) {
 }
 
 func nothing(context.Context, Store) error { return nil }
+
+func puttingMany(ctx context.Context, s Store) error {
+	_, errs := s.PutMany(ctx, []vector.Record{FullRecord("d", "text", Version), Record("e", "text", Version)})
+	return errors.Join(errs...)
+}
 
 func putting(rec vector.Record) func(context.Context, Store) error {
 	return func(ctx context.Context, s Store) error {

@@ -96,23 +96,41 @@ func (m *Memory) aliasLocked(name string) *alias {
 
 // Put is the method of Store.
 func (m *Memory) Put(ctx context.Context, rec vector.Record) (stored bool, err error) {
+	stores, errs := m.PutMany(ctx, []vector.Record{rec})
+	return stores[0], errs[0]
+}
+
+// PutMany is the method of Store.
+func (m *Memory) PutMany(ctx context.Context, recs []vector.Record) (stored []bool, errs []error) {
+	stored, errs = make([]bool, len(recs)), make([]error, len(recs))
+	err := m.write(ctx, func() error {
+		for i, rec := range recs {
+			stored[i], errs[i] = m.putLocked(rec)
+		}
+		return nil
+	})
+	for i := range recs {
+		if errs[i] = errors.Join(errs[i], err); errs[i] != nil {
+			stored[i] = false
+		}
+	}
+	return stored, errs
+}
+
+func (m *Memory) putLocked(rec vector.Record) (stored bool, err error) {
 	if len(rec.Chunks) == 0 {
 		return false, fmt.Errorf("document %q has no vectors", rec.Document.ID)
 	}
-	err = m.write(ctx, func() error {
-		a := m.aliasLocked(rec.Model)
-		if err := a.refuse(rec); err != nil {
-			return err
-		}
-		if old, ok := a.docs[rec.Document.ID]; ok && !replaces(rec, old) {
-			return nil
-		}
-		a.space = rec.Space
-		a.set(rec)
-		stored = true
-		return nil
-	})
-	return stored && err == nil, err
+	a := m.aliasLocked(rec.Model)
+	if err := a.refuse(rec); err != nil {
+		return false, err
+	}
+	if old, ok := a.docs[rec.Document.ID]; ok && !replaces(rec, old) {
+		return false, nil
+	}
+	a.space = rec.Space
+	a.set(rec)
+	return true, nil
 }
 
 // replaces reports whether rec is to take the place of old.

@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"higher version wins":     testVersions,
 		"newer text replaces all": testReplace,
 		"no vectors":              testNoVectors,
+		"put many":                testPutMany,
 		"refresh":                 testRefresh,
 		"refresh many":            testRefreshMany,
 		"older text on its way":   testOlderTextOnItsWay,
@@ -155,30 +156,6 @@ func testRefresh(t *testing.T, s Store) {
 	newer.Chunks = rec.Chunks
 	if got := get(t, s, "d"); !reflect.DeepEqual(got, newer) {
 		t.Errorf("after Refresh with newer metadata:\n got %+v\nwant %+v", got, newer)
-	}
-}
-
-func testRefreshMany(t *testing.T, s Store) {
-	if current, err := s.RefreshMany(t.Context(), nil); err != nil || len(current) != 0 {
-		t.Errorf("RefreshMany of nothing = %v, %v", current, err)
-	}
-	put(t, s, Record("a", "text", Version))
-	put(t, s, Record("c", "text", Version))
-	for range 2 { // the second time the server knows the script
-		current, err := s.RefreshMany(t.Context(), []vector.Record{
-			Record("a", "text", Version),
-			Record("b", "text", Version),
-			Record("c", "text", Version+1),
-			Record("c", "other", Version+2),
-		})
-		if want := []bool{true, false, true, false}; err != nil || !slices.Equal(current, want) {
-			t.Errorf("RefreshMany = %v, %v, want %v", current, err, want)
-		}
-	}
-	stranger := Record("a", "text", Version)
-	stranger.Space = SpaceB
-	if _, err := s.RefreshMany(t.Context(), []vector.Record{stranger}); !isSpaceError(err) {
-		t.Errorf("RefreshMany of another space: %v, want a SpaceError", err)
 	}
 }
 
