@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/embedfleet/embedfleet/vector"
 )
 
 // Limits say how many callers a [Manager] lets in and how long things may take. They can be changed while
@@ -352,6 +354,57 @@ func (m *Manager) exit(ctx context.Context, e *Engine, err error) (again *waiter
 	}
 	m.door.admit()
 	return again
+}
+
+// arriveAll lets in as many callers as there is room for, the first ones, and returns how many; and why the others
+// are sent away. Nobody waits.
+func (m *Manager) arriveAll(ctxs []context.Context) (e *Engine, n int, refused []vector.Embedded) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := &m.door
+	m.counts.Calls += int64(len(ctxs))
+	m.counts.LastCall = time.Now()
+	gone := m.goneLocked()
+	for n < len(ctxs) && gone == nil && m.engine != nil && d.hasRoom() {
+		d.count()
+		n++
+	}
+	for i, ctx := range ctxs[n:] {
+		err := gone
+		switch {
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+		case err == nil:
+			err = &OverloadError{What: "callers inside", Count: d.inside, Limit: d.limits.MaxAccess, RetryAfter: m.backlogLocked()}
+		}
+		m.counts.count(ctx, err)
+		refused = append(refused, vector.Embedded{Index: n + i, Err: err})
+	}
+	return m.engine, n, refused
+}
+
+// exitAll counts callers out that arriveAll let in, and their outcomes.
+func (m *Manager) exitAll(e *Engine, ctxs []context.Context, list []vector.Embedded) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.door.inside -= len(list)
+	for _, em := range list {
+		_ = m.comesAgainLocked(ctxs[em.Index], e, em.Err) // its caller comes again by itself, but the device is left
+		m.counts.count(ctxs[em.Index], em.Err)
+	}
+	m.door.admit()
+}
+
+// abandon counts out n callers who left before their outcome.
+func (m *Manager) abandon(n int) {
+	if n == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.door.inside -= n
+	m.counts.Cancelled += int64(n)
+	m.door.admit()
 }
 
 // A LimitChange names the limits to change: a field that is nil leaves its limit as it is, any other value

@@ -94,11 +94,16 @@ func (e *Engine) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk
 	if err != nil {
 		return nil, err
 	}
+	return chunksOf(windows, vectors), nil
+}
+
+// chunksOf puts the vectors of a document's windows beside them.
+func chunksOf(windows []window, vectors []vector.Vector) []vector.Chunk {
 	chunks := make([]vector.Chunk, len(windows))
 	for i, w := range windows {
 		chunks[i] = vector.Chunk{Start: w.start, End: w.end, Embedding: w.embedding(vectors[i])}
 	}
-	return chunks, nil
+	return chunks
 }
 
 // EmbedQuery embeds a search text, ahead of documents. Tokens beyond the model's limit are cut off.
@@ -144,34 +149,49 @@ func (e *Engine) tokenize(f func() ([]window, error)) ([]window, error) {
 
 // embed hands rows to the runners and waits for all their vectors, or for ctx.
 func (e *Engine) embed(ctx context.Context, l lane, windows []window) ([]vector.Vector, error) {
+	c := newCall(ctx, l, idsOf(windows), time.Now())
+	if err := e.enter(c); err != nil {
+		return nil, err
+	}
+	defer e.exit(1)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		e.leave(c, left(ctx))
+	}
+	return c.vectors, c.err
+}
+
+// left is the error of a caller whose context has ended.
+func left(ctx context.Context) error {
+	return fmt.Errorf("waiting for a vector: %w", context.Cause(ctx))
+}
+
+func idsOf(windows []window) [][]int32 {
 	rows := make([][]int32, len(windows))
 	for i, w := range windows {
 		rows[i] = w.ids
 	}
-	c := newCall(ctx, l, rows, time.Now())
-	if err := e.enter(ctx, c); err != nil {
-		return nil, err
-	}
-	defer e.exit()
-	select {
-	case <-c.done:
-		return c.vectors, c.err
-	case <-ctx.Done():
-		if e.leave(c) {
-			return c.vectors, c.err
-		}
-		return nil, fmt.Errorf("waiting for a vector: %w", context.Cause(ctx))
-	}
+	return rows
 }
 
-// enter admits a call to the pending set. A context that has ended is refused first, so that a late caller
-// costs nothing.
-func (e *Engine) enter(ctx context.Context, c *call) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+// enter admits a call to the pending set.
+func (e *Engine) enter(c *call) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.enterLocked(c); err != nil {
+		return err
+	}
+	e.wake.Broadcast()
+	return nil
+}
+
+// enterLocked admits a call and wakes nobody. A context that has ended is refused first, so that a late caller
+// costs nothing.
+func (e *Engine) enterLocked(c *call) error {
+	if c.caller.Err() != nil {
+		return context.Cause(c.caller)
+	}
 	if e.closed != nil {
 		return ErrClosed
 	}
@@ -180,7 +200,6 @@ func (e *Engine) enter(ctx context.Context, c *call) error {
 	}
 	e.inside++
 	e.pending.add(c)
-	e.wake.Broadcast()
 	return nil
 }
 
@@ -207,27 +226,25 @@ func (e *Engine) backlogLocked() time.Duration {
 	return min(time.Duration(s*float64(time.Second)).Round(time.Millisecond), 10*time.Minute)
 }
 
-// exit counts a caller out.
-func (e *Engine) exit() {
+// exit counts n callers out.
+func (e *Engine) exit(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.inside--
+	e.inside -= n
 	if e.inside == 0 && e.drained != nil {
 		close(e.drained)
 		e.drained = nil
 	}
 }
 
-// leave gives a call up. Its waiting rows are dropped when their turn comes; a batch in which nobody is
-// left is told to stop. It reports true if the call had been answered before.
-func (e *Engine) leave(c *call) (answered bool) {
+// leave gives a call up, which then ends with err; nothing if it has been answered. Its waiting rows are dropped when
+// their turn comes; a batch in which nobody is left is told to stop.
+func (e *Engine) leave(c *call, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if c.over {
-		return true
+	if !c.over {
+		c.fail(err)
 	}
-	c.fail(errAbandoned)
-	return false
 }
 
 // Close refuses new callers, waits for those inside until ctx ends, then stops the batches under way and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -337,6 +338,28 @@ func (m *Manager) EmbedQuery(ctx context.Context, text string) (vector.Embedding
 // EmbedText is [Engine.EmbedText] behind the door.
 func (m *Manager) EmbedText(ctx context.Context, text string) (vector.Embedding, error) {
 	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedText(ctx, text) })
+}
+
+// EmbedDocuments is [Engine.EmbedDocuments] behind the door, which lets in as many as there is room for. The others
+// get an [OverloadError] at once instead of a place in the line, where each would wait alone, and so do all while the
+// model is not there. A text whose device is left meanwhile gets that error. Whoever got one of these may try
+// [Manager.EmbedDocument], which waits.
+func (m *Manager) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return func(yield func([]vector.Embedded) bool) {
+		engine, n, refused := m.arriveAll(ctxs)
+		inside := n
+		defer func() { m.abandon(inside) }()
+		if len(refused) > 0 && !yield(refused) || n == 0 {
+			return
+		}
+		for list := range engine.EmbedDocuments(ctxs[:n], texts[:n]) {
+			inside -= len(list)
+			m.exitAll(engine, ctxs, list)
+			if !yield(list) {
+				return
+			}
+		}
+	}
 }
 
 // within lets a caller in, runs f and counts its outcome. If the device is left meanwhile, f is run again on

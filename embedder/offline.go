@@ -29,7 +29,7 @@ func (e *Engine) EmbedAll(ctx context.Context, texts []string) ([]Result, error)
 	if err := e.enterAll(calls); err != nil {
 		return nil, err
 	}
-	defer e.exit()
+	defer e.exit(1)
 	for i, c := range calls {
 		if c == nil {
 			continue // refused by the tokenizer
@@ -40,7 +40,7 @@ func (e *Engine) EmbedAll(ctx context.Context, texts []string) ([]Result, error)
 		case <-ctx.Done():
 			for _, c := range calls[i:] {
 				if c != nil {
-					e.leave(c)
+					e.leave(c, left(ctx))
 				}
 			}
 			return nil, fmt.Errorf("embedding text %d of %d: %w", i+1, len(texts), context.Cause(ctx))

@@ -24,7 +24,7 @@ const (
 const queryShare = 4
 
 // A call is what one caller waits for: one or more rows. Its fields are guarded by the engine's lock,
-// except that vectors and err may be read freely after done is closed.
+// except that vectors and err may be read freely once it is over.
 type call struct {
 	caller  context.Context //nolint:containedctx // a call is its caller's: it is in here no longer than the caller
 	lane    lane
@@ -34,6 +34,8 @@ type call struct {
 	err     error
 	over    bool // answered, or its caller has left: no row of it is worth running
 	done    chan struct{}
+	group   *group // it belongs to one, which is told instead of done; else nil
+	index   int    // in the group
 }
 
 // An entry is one row on its way through the pending set and a batch.
@@ -67,6 +69,10 @@ func (c *call) finish(err error) {
 		return
 	}
 	c.over, c.err = true, err
+	if c.group != nil {
+		c.group.add(c)
+		return
+	}
 	close(c.done)
 }
 

@@ -53,6 +53,13 @@ type Record struct {
 	Chunks   []Chunk
 }
 
+// Embedded is the outcome of one of several texts that are embedded together: its chunks, or why there are none.
+type Embedded struct {
+	Index  int // of the text among those that were handed in
+	Chunks []Chunk
+	Err    error
+}
+
 // Tokens returns the tokens of all chunks together.
 func (r Record) Tokens() (n int) {
 	for _, c := range r.Chunks {
