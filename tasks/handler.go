@@ -10,13 +10,14 @@ import (
 	"github.com/embedfleet/embedfleet/vector"
 )
 
-// Parts are what a handler works with. All are needed.
+// Parts are what a handler works with. All but Bulk are needed.
 type Parts struct {
 	Model    string       // alias of the one model the process serves
 	Space    vector.Space // that model's
 	Embedder Embedder
 	Store    Store
 	Answers  Answers
+	Bulk     Bulk // nil: all tasks are done alone
 }
 
 // HandlerOptions may be nil.

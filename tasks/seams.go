@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/embedfleet/embedfleet/vector"
@@ -28,6 +29,17 @@ type Store interface {
 	// Put stores rec, all of it or nothing, unless the store holds a higher version of the document or
 	// this very record; it reports whether it wrote.
 	Put(ctx context.Context, rec vector.Record) (bool, error)
+}
+
+// A Bulk does for many documents at once what Embedder and Store do for one.
+type Bulk interface {
+	// EmbedDocuments embeds texts, each under the context beside it, and yields each text's outcome once, as they come.
+	// Whatever the error, [Embedder] may have a vector for the same text.
+	EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
+	// RefreshMany is Store.Refresh for each record. After an error nothing is known of any.
+	RefreshMany(ctx context.Context, recs []vector.Record) ([]bool, error)
+	// PutMany is Store.Put for each record, with answers and errors in their order.
+	PutMany(ctx context.Context, recs []vector.Record) (stored []bool, errs []error)
 }
 
 // Answers carries the outcome of a query back to who waits for it. An answer that nobody fetches expires.
