@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +33,7 @@ const (
 
 // An ahead leases the tasks of one pool's lanes, many in a round trip, and hands them to asynq, which asks
 // for one at a time. A round trip for each would cost the cores that the model needs: with MiniLM they were
-// an eighth of all CPU time. No more are leased than there are slots for.
+// an eighth of all CPU time. No more are leased than there are slots for, beside what comes back from bundles.
 //
 // asynq's one goroutine that dequeues is the only one inside; after it has ended, giveBack is. A lock would be
 // held while Redis is waited for.
@@ -47,6 +48,13 @@ type ahead struct {
 	lanes  map[string]*laneAhead // by the key of the pending list
 	leased int                   // tasks in all of them
 	heard  atomic.Bool           // producers' calls arrive
+
+	// begin handles some of a lane's newly leased tasks without asynq and returns the others; nil: all are asynq's.
+	begin func(lane *laneAhead, list []leasedTask, leased time.Time) []leasedTask
+
+	mu       sync.Mutex       // guards what follows, and the lanes' returned and judged
+	verdicts map[string]error // of judged tasks that asynq was given, by their ids
+	closed   bool             // asynq asks no more
 }
 
 // looks says how often Redis is asked whether an empty lane is still empty.
@@ -62,9 +70,15 @@ type laneAhead struct {
 	since time.Time    // they were leased
 	seen  time.Time    // when it was last looked at
 	empty atomic.Bool  // as far as is known
+
+	returned []leasedTask // were handled without asynq, and are to be handled alone
+	judged   []leasedTask // the same, but with their verdict
 }
 
-type leasedTask struct{ id, msg string }
+type leasedTask struct {
+	id, msg string
+	verdict error // what the handler's call would return, known already; nil: it is to be called
+}
 
 func newAhead(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, s *slots) *ahead {
 	a := &ahead{
@@ -75,19 +89,22 @@ func newAhead(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, s *sl
 		keys := keysOf(alias, lane)
 		a.lanes[keys.pending()] = &laneAhead{keys: keys}
 	}
+	a.verdicts = map[string]error{}
 	return a
 }
 
 // next waits for room and returns the message of the next task of the lane whose pending list is given, or
 // [redis.Nil] if there is none, or if no tasks are taken any more.
 func (a *ahead) next(ctx context.Context, pending string) (string, error) {
-	room := a.slots.room(a.least())
+	lane := a.lanes[pending]
+	if msg, ok := a.judged(lane); ok {
+		return msg, nil
+	}
+	a.collect()
+	room := a.slots.room(a.least(), a.anyJudged)
+	a.recall(ctx)
 	if room == 0 {
 		return "", redis.Nil
-	}
-	lane := a.lanes[pending]
-	if len(lane.ready) > 0 && time.Since(lane.since) > keepAhead {
-		a.giveBackOf(ctx, lane)
 	}
 	if len(lane.ready) == 0 {
 		a.idle()
@@ -101,8 +118,105 @@ func (a *ahead) next(ctx context.Context, pending string) (string, error) {
 	t := lane.ready[0]
 	lane.ready = lane.ready[1:]
 	a.leased--
+	_ = a.verdict(t.id) // of an earlier run that asynq never began
 	a.slots.give(t.id)
 	return t.msg, nil
+}
+
+// takeBack has asynq ask for tasks that were handled without it, or gives them back to their lane if it asks no more.
+func (a *ahead) takeBack(lane *laneAhead, list []leasedTask) {
+	if len(list) == 0 {
+		return
+	}
+	a.mu.Lock()
+	closed := a.closed
+	for _, t := range list {
+		switch {
+		case closed:
+		case t.verdict != nil:
+			lane.judged = append(lane.judged, t)
+		default:
+			lane.returned = append(lane.returned, t)
+		}
+	}
+	a.mu.Unlock()
+	if closed {
+		a.unlease(context.Background(), lane, list)
+		return
+	}
+	a.slots.nudge()
+}
+
+// judged returns the message of a task of the lane that has its verdict. It needs no slot.
+func (a *ahead) judged(lane *laneAhead) (msg string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(lane.judged) == 0 {
+		return "", false
+	}
+	t := lane.judged[0]
+	lane.judged = lane.judged[1:]
+	a.verdicts[t.id] = t.verdict
+	return t.msg, true
+}
+
+// anyJudged reports whether asynq should ask at once.
+func (a *ahead) anyJudged() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, lane := range a.lanes {
+		if len(lane.judged) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// verdict returns the verdict of a task that asynq was given with one, once; nil for any other.
+func (a *ahead) verdict(id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.verdicts[id]
+	delete(a.verdicts, id)
+	return err
+}
+
+// collect puts tasks that were taken back beside those that asynq has not asked for.
+func (a *ahead) collect() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, lane := range a.lanes {
+		if len(lane.returned) == 0 {
+			continue
+		}
+		if len(lane.ready) == 0 {
+			lane.since = time.Now()
+		}
+		lane.ready = append(lane.ready, lane.returned...)
+		a.leased += len(lane.returned)
+		lane.returned = nil
+	}
+}
+
+// recall gives back what has waited for too long.
+func (a *ahead) recall(ctx context.Context) {
+	for _, lane := range a.lanes {
+		if len(lane.ready) > 0 && time.Since(lane.since) > keepAhead {
+			a.giveBackOf(ctx, lane)
+		}
+	}
+}
+
+// news reports whether a lane may have tasks, or some were taken back.
+func (a *ahead) news() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, lane := range a.lanes {
+		if len(lane.returned) > 0 || len(lane.judged) > 0 || !lane.empty.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // least says how many of so many slots must be free for the next task. While most are busy there is no hurry,
@@ -126,14 +240,7 @@ func (a *ahead) idle() {
 		least = min(least, a.due(lane, now))
 	}
 	if least > 0 {
-		a.slots.rest(least, func() bool {
-			for _, lane := range a.lanes {
-				if !lane.empty.Load() {
-					return true
-				}
-			}
-			return false
-		})
+		a.slots.rest(least, a.news)
 	}
 }
 
@@ -166,16 +273,27 @@ func (a *ahead) fill(ctx context.Context, lane *laneAhead, room int) error {
 	if len(list) > 0 {
 		lane.empty.Store(false)
 	}
+	leased := make([]leasedTask, 0, len(list)/2)
 	for i := 0; i+1 < len(list); i += 2 {
-		lane.ready = append(lane.ready, leasedTask{id: list[i], msg: list[i+1]})
+		leased = append(leased, leasedTask{id: list[i], msg: list[i+1]})
 	}
-	lane.since = now
+	if a.begin != nil {
+		leased = a.begin(lane, leased, now)
+	}
+	lane.ready, lane.since = leased, now
 	a.leased += len(lane.ready)
 	return nil
 }
 
-// giveBack returns what asynq has not asked for. It must not ask any more.
+// giveBack returns what asynq has not asked for, now and from now on. It must not ask any more.
 func (a *ahead) giveBack(ctx context.Context) {
+	a.mu.Lock()
+	a.closed = true
+	for _, lane := range a.lanes {
+		lane.returned, lane.judged = append(lane.returned, lane.judged...), nil
+	}
+	a.mu.Unlock()
+	a.collect()
 	for _, lane := range a.lanes {
 		if len(lane.ready) > 0 {
 			a.giveBackOf(ctx, lane)
@@ -183,21 +301,25 @@ func (a *ahead) giveBack(ctx context.Context) {
 	}
 }
 
-// giveBackOf returns a lane's tasks to its head. If Redis does not listen they come back when their
-// leases lapse.
+// giveBackOf returns a lane's tasks to its head.
 func (a *ahead) giveBackOf(ctx context.Context, lane *laneAhead) {
+	a.unlease(ctx, lane, lane.ready)
+	a.leased -= len(lane.ready)
+	lane.ready = nil
+}
+
+// unlease returns tasks to the head of their lane. If Redis does not listen they come back when their leases lapse.
+func (a *ahead) unlease(ctx context.Context, lane *laneAhead, list []leasedTask) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTimeout)
 	defer cancel()
 	args := []any{lane.keys.tasks()}
-	for _, t := range lane.ready {
+	for _, t := range list {
 		args = append(args, t.id)
 	}
 	keys := []string{lane.keys.pending(), lane.keys.active(), lane.keys.lease()}
 	if err := a.back.Run(ctx, a.rdb, keys, args...).Err(); err != nil {
-		a.log.Warn("giving leased tasks back failed, they wait for the reaper", "tasks", len(lane.ready), "err", err)
+		a.log.Warn("giving leased tasks back failed, they wait for the reaper", "tasks", len(list), "err", err)
 	}
-	a.leased -= len(lane.ready)
-	lane.ready = nil
 }
 
 // An aheadHook answers asynq's dequeues from what is leased ahead.

@@ -187,11 +187,11 @@ func TestATaskThatNeverStartsHoldsNoSlot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(2)
-		one, all := func(int) int { return 1 }, func(limit int) int { return limit }
+		one, all, idle := func(int) int { return 1 }, func(limit int) int { return limit }, func() bool { return false }
 		s.give("a")
 		s.give("b")
 		begun := time.Now()
-		if n := s.room(one); n != 2 || time.Since(begun) < startLate || time.Since(begun) > 2*startLate {
+		if n := s.room(one, idle); n != 2 || time.Since(begun) < startLate || time.Since(begun) > 2*startLate {
 			t.Errorf("room for %d after %v", n, time.Since(begun))
 		}
 		leave, err := s.enter(t.Context(), time.Now().Add(time.Minute), task(tasks.Live, 1), nil)
@@ -199,24 +199,24 @@ func TestATaskThatNeverStartsHoldsNoSlot(t *testing.T) {
 			t.Fatal(err)
 		}
 		begun = time.Now()
-		if n := s.room(all); n != 1 || time.Since(begun) != gatherWait {
+		if n := s.room(all, idle); n != 1 || time.Since(begun) != gatherWait {
 			t.Errorf("room for %d of 2 after %v", n, time.Since(begun))
 		}
 		s.give("c")
 		s.waiting++ // its door is closed
 		delete(s.given, "c")
 		begun = time.Now()
-		if n := s.room(one); n != 0 || time.Since(begun) != roomWait {
+		if n := s.room(one, idle); n != 0 || time.Since(begun) != roomWait {
 			t.Errorf("room for %d of none after %v", n, time.Since(begun))
 		}
 		time.AfterFunc(time.Second, leave)
 		begun = time.Now()
-		if n := s.room(one); n != 1 || time.Since(begun) != time.Second {
+		if n := s.room(one, idle); n != 1 || time.Since(begun) != time.Second {
 			t.Errorf("room for %d after %v", n, time.Since(begun))
 		}
 		time.AfterFunc(time.Second, s.close)
 		s.resize(0)
-		if n := s.room(one); n != 0 {
+		if n := s.room(one, idle); n != 0 {
 			t.Errorf("room for %d after close", n)
 		}
 	})

@@ -49,6 +49,7 @@ type message struct {
 	Retention    time.Duration // whole seconds
 	Expires      time.Time     // header expiresHeader; zero: never
 	Trace        string        // header traceHeader; "" for none
+	Other        bool          // it has a field that this room does not write; only read
 }
 
 // append appends the wire form of m to dst: fields in the order of their numbers, zero values left out, as
@@ -139,6 +140,8 @@ func (m *message) setBytes(num protowire.Number, v []byte) {
 		m.ErrorMsg = string(v)
 	case fieldHeaders:
 		m.setHeader(v)
+	default:
+		m.Other = true
 	}
 }
 
@@ -187,6 +190,8 @@ func (m *message) setVarint(num protowire.Number, v int64) {
 		}
 	case fieldRetention:
 		m.Retention = seconds(v)
+	default:
+		m.Other = true
 	}
 }
 

@@ -48,6 +48,11 @@ func keysOf(model string, lane tasks.Lane) laneKeys {
 	return laneKeys("asynq:{" + queueName(model, lane) + "}:")
 }
 
+// name is the queue's.
+func (k laneKeys) name() string {
+	return strings.TrimSuffix(strings.TrimPrefix(string(k), "asynq:{"), "}:")
+}
+
 func (k laneKeys) task(id string) string { return k.tasks() + id }
 func (k laneKeys) tasks() string         { return string(k) + "t:" } // prefix of every task's hash
 func (k laneKeys) pending() string       { return string(k) + "pending" }

@@ -24,6 +24,7 @@ type plan struct {
 	looks   looks              // that reach Redis
 	slots   func(o ServerOptions) int
 	alone   bool // runs while nothing else is inside the handler
+	bundles bool // tasks are handled together, if the server can
 	resizes bool // its slots are what [Server.SetConcurrency] sets
 }
 
@@ -40,6 +41,7 @@ var plans = []plan{
 		poll:    time.Millisecond,
 		looks:   looks{awake: 250 * time.Millisecond, deaf: 80 * time.Millisecond},
 		slots:   func(o ServerOptions) int { return o.Concurrency },
+		bundles: true,
 		resizes: true,
 	},
 	{
@@ -64,6 +66,7 @@ type pool struct {
 	deaths  *obituaries
 	revoked *revocations
 	breaker *breaker
+	bundles *bundles // nil: all tasks are handled alone
 }
 
 // newPools returns a pool for each plan that has one of the lanes.
@@ -101,6 +104,10 @@ func newPools(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Han
 			revoked: revoked,
 			breaker: newBreaker(),
 		}
+		if plan.bundles && o.Together != nil {
+			p.bundles = newBundles(rdb, o.Together, p)
+			ahead.begin = p.bundles.begin
+		}
 		if plan.alone {
 			p.others = slices.Clone(all)
 		}
@@ -126,8 +133,12 @@ func (p *pool) ProcessTask(ctx context.Context, at *asynq.Task) error {
 	if err != nil {
 		return judge(tasks.AsPermanent(err))
 	}
+	known := p.ahead.verdict(t.ID)
 	if !t.Expires.IsZero() && time.Now().After(t.Expires) {
 		return judge(expiredError{})
+	}
+	if known != nil {
+		return p.end(ctx, t, p.breaker.leave(t.ID, judge(known)))
 	}
 	inner, revoke := context.WithCancelCause(ctx)
 	defer revoke(nil)

@@ -47,6 +47,9 @@ type ServerOptions struct {
 	QueryConcurrency int
 	// Worker is the id that dead letters name, best the one that is announced in [Workers].
 	Worker string
+	// Together does tasks of the live and backfill lanes that were leased together, as the handler does one. By default
+	// all are handled alone.
+	Together Together
 	// Grace is how long Shutdown waits for handlers before it gives their tasks back, default 25 s.
 	Grace time.Duration
 
@@ -122,6 +125,8 @@ func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *Ser
 	}
 	hook := aheadHook{map[string]*ahead{}}
 	s.rdb.AddHook(hook)
+	heartbeats := heartbeatHook{map[string]*bundles{}}
+	s.rdb.AddHook(heartbeats)
 	if o.faults.hook != nil {
 		s.rdb.AddHook(o.faults.hook)
 	}
@@ -130,6 +135,11 @@ func NewServer(conn Conn, alias string, lanes []tasks.Lane, h Handler, opts *Ser
 	for _, p := range s.pools {
 		for pending := range p.ahead.lanes {
 			hook.pools[pending] = p.ahead
+		}
+		if p.bundles != nil {
+			for _, lane := range p.ahead.lanes {
+				heartbeats.pools[lane.keys.name()] = p.bundles
+			}
 		}
 	}
 	return s, nil
@@ -162,6 +172,11 @@ func (s *Server) Start() error {
 	s.background.Go(func() { s.register(ctx) })
 	s.background.Go(func() { s.listen(ctx) })
 	s.background.Go(func() { s.pools[0].revoked.run(ctx, s.revoke) })
+	for _, p := range s.pools {
+		if p.bundles != nil {
+			s.background.Go(func() { p.bundles.renew(ctx) })
+		}
+	}
 	return nil
 }
 
@@ -202,6 +217,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, p := range s.pools {
 		wg.Go(p.server.Shutdown)
+		if p.bundles != nil {
+			wg.Go(func() { p.bundles.shutdown(p.grace) })
+		}
 	}
 	wg.Wait()
 	s.quit()
@@ -209,6 +227,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.pools[0].grace)
 	defer cancel()
 	err := s.drain(ctx)
+	for _, p := range s.pools {
+		if p.bundles != nil {
+			p.bundles.wait(ctx) // their last acks need the connection
+		}
+	}
 	if closeErr := s.rdb.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("closing the queue's connection: %w", closeErr)
 	}

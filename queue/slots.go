@@ -75,10 +75,39 @@ func (s *slots) enter(ctx context.Context, end time.Time, t tasks.Task, revoke c
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.runs, run)
-		if s.waiters > 1 || s.enough == 0 || s.freeLocked() >= s.enough {
-			s.wakeLocked()
-		}
+		s.freedLocked()
 	}, nil
+}
+
+// enterAll takes a slot for each of the runs, which are to have been counted by room; not while somebody keeps calls
+// out, or after close.
+func (s *slots) enterAll(runs []*Run) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.seized > 0 {
+		return false
+	}
+	for _, run := range runs {
+		s.runs[run] = struct{}{}
+	}
+	return true
+}
+
+// leaveAll gives the slots of runs back, of those that have one.
+func (s *slots) leaveAll(runs []*Run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, run := range runs {
+		delete(s.runs, run)
+	}
+	s.freedLocked()
+}
+
+// freedLocked wakes those who wait for what was freed.
+func (s *slots) freedLocked() {
+	if s.waiters > 1 || s.enough == 0 || s.freeLocked() >= s.enough {
+		s.wakeLocked()
+	}
 }
 
 // waitLocked waits until met or the end of ctx, which is asked first.
@@ -129,8 +158,8 @@ func (s *slots) seize(ctx context.Context) (release func(), err error) {
 }
 
 // room waits until least tasks may be taken, or one after a while, and returns how many may; 0 after close, or
-// when it took too long.
-func (s *slots) room(least func(limit int) int) int {
+// when it took too long, or while hurry says that there is something else to do. Whoever makes it say so nudges.
+func (s *slots) room(least func(limit int) int, hurry func() bool) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	begun := time.Now()
@@ -141,7 +170,7 @@ func (s *slots) room(least func(limit int) int) int {
 		switch {
 		case s.closed || n >= least(s.limit) || n > 0 && waited >= gatherWait:
 			return n
-		case waited >= roomWait:
+		case waited >= roomWait || hurry():
 			return 0
 		case waited < gatherWait:
 			s.enough = least(s.limit)

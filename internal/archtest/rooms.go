@@ -136,7 +136,7 @@ var (
 		"embedder/engine.go", "embedder/manager.go", "embedder/offline.go", "embedder/onnx/manifest.go",
 		"intake/group.go",
 		"monitoring/fleet/collect.go", "monitoring/page/orders.go",
-		"queue/bulk.go", "queue/server.go",
+		"queue/bulk.go", "queue/bundle.go", "queue/bundleack.go", "queue/server.go",
 		"scheduler/scheduler.go", "scheduler/tick.go", "scheduler/news/crawl.go",
 		"store/index.go", "store/storetest",
 		"internal/supervise", "internal/testkit",
