@@ -17,6 +17,7 @@ import (
 // A loaded model as the worker uses it; tests load a fake.
 type loaded struct {
 	tasks.Embedder
+	bulk      bulkEmbedder // nil: texts are handled one by one
 	space     vector.Space
 	dim       int
 	precision string
@@ -55,8 +56,9 @@ func (w *worker) open(ctx context.Context) (*loaded, error) {
 	if runners == 0 {
 		runners = runtime.GOMAXPROCS(0) // as the engine does
 	}
+	full := sabotaged(manager)
 	return &loaded{
-		Embedder: sabotaged(manager), space: source.Space, dim: source.Model.Dim, precision: "fp32", runners: runners,
+		Embedder: full, bulk: full, space: source.Space, dim: source.Model.Dim, precision: "fp32", runners: runners,
 		stats: manager.Stats, limits: manager.SetLimits, lost: manager.Lost(), close: manager.Close,
 	}, nil
 }

@@ -2,13 +2,9 @@
 
 package main
 
-import (
-	"context"
-
-	"github.com/embedfleet/embedfleet/tasks"
-)
+import "context"
 
 // sabotage and sabotaged do nothing outside of the crash tests and of make chaos.
 func sabotage(begin func([]context.Context) func()) func([]context.Context) func() { return begin }
 
-func sabotaged(e tasks.Embedder) tasks.Embedder { return e }
+func sabotaged(e fullEmbedder) fullEmbedder { return e }

@@ -8,12 +8,13 @@ import "C"
 import (
 	"bytes"
 	"context"
+	"errors"
+	"iter"
 	"os"
 	"strings"
 	"syscall"
 
 	"github.com/embedfleet/embedfleet/queue"
-	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
 )
 
@@ -38,9 +39,9 @@ func sabotage(begin func([]context.Context) func()) func([]context.Context) func
 }
 
 // sabotaged makes other texts panic, or never return whatever becomes of their context.
-func sabotaged(e tasks.Embedder) tasks.Embedder { return saboteur{e} }
+func sabotaged(e fullEmbedder) fullEmbedder { return saboteur{e} }
 
-type saboteur struct{ tasks.Embedder }
+type saboteur struct{ fullEmbedder }
 
 func (s saboteur) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
 	switch {
@@ -49,5 +50,20 @@ func (s saboteur) EmbedDocument(ctx context.Context, text string) ([]vector.Chun
 	case strings.Contains(text, "never come back"):
 		select {}
 	}
-	return s.Embedder.EmbedDocument(ctx, text)
+	return s.fullEmbedder.EmbedDocument(ctx, text)
+}
+
+// EmbedDocuments leaves texts to EmbedDocument if there is one among them that asks for something.
+func (s saboteur) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	all := strings.Join(texts, "\n")
+	if !strings.Contains(all, "panic in the worker") && !strings.Contains(all, "never come back") {
+		return s.fullEmbedder.EmbedDocuments(ctxs, texts)
+	}
+	return func(yield func([]vector.Embedded) bool) {
+		refused := make([]vector.Embedded, len(texts))
+		for i := range texts {
+			refused[i] = vector.Embedded{Index: i, Err: errors.New("somebody asks for something")}
+		}
+		yield(refused)
+	}
 }

@@ -225,13 +225,24 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	return err
 }
 
-func (w *worker) newServer(model *loaded, docs tasks.Store, answers tasks.Answers) (*queue.Server, error) {
-	handler := tasks.NewHandler(w.log, tasks.Parts{
-		Model: w.cfg.alias, Space: model.space, Embedder: w.tracer.Embedder(model), Store: w.tracer.Store(docs), Answers: answers,
-	}, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
-	return queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, felt{hurried{w.tracer.Handler(handler), w.cfg.deadline}, &w.pulse}, &queue.ServerOptions{
+// newServer makes the queue's server. Documents that were leased together are handled together, unless each task is
+// to have something of its own: spans, or a deadline of the operator's.
+func (w *worker) newServer(model *loaded, docs tasks.Store, store *storeredis.Store) (*queue.Server, error) {
+	parts := tasks.Parts{
+		Model: w.cfg.alias, Space: model.space, Embedder: w.tracer.Embedder(model), Store: w.tracer.Store(docs), Answers: store,
+	}
+	opts := &queue.ServerOptions{
 		Logger: w.log, Concurrency: w.cfg.concurrency, QueryConcurrency: w.cfg.queries, Grace: w.cfg.grace, Worker: w.id,
-	})
+	}
+	together := model.bulk != nil && !w.tracer.Records() && w.cfg.deadline == 0
+	if together {
+		parts.Bulk = bulk{model.bulk, store}
+	}
+	handler := tasks.NewHandler(w.log, parts, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
+	if together {
+		opts.Together = feltTogether{handler, &w.pulse}
+	}
+	return queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, felt{hurried{w.tracer.Handler(handler), w.cfg.deadline}, &w.pulse}, opts)
 }
 
 // serving says to everybody that the worker serves.

@@ -57,6 +57,9 @@ type Tracer struct {
 	off    bool // nothing is recorded, so that nothing has to be put together
 }
 
+// Records reports whether spans are recorded at all.
+func (t *Tracer) Records() bool { return !t.off }
+
 // Off returns a tracer that records nothing.
 func Off() *Tracer {
 	return &Tracer{noop.NewTracerProvider().Tracer(name), func(context.Context) error { return nil }, true}
