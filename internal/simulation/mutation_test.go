@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -36,6 +37,13 @@ var mutations = []struct {
 		{"tasks/handler.go", "		stored, err = h.parts.Store.Put(ctx, rec)\n		return err\n",
 			"		go func() { _, _ = h.parts.Store.Put(context.WithoutCancel(ctx), rec) }()\n		stored = true\n		return nil\n"},
 	}},
+	{"ack before store, together", oneOutcome, []edit{
+		{"tasks/together.go", "		stored, errs := t.parts.Bulk.PutMany(ctx, recs)\n",
+			"		go func() { _, _ = t.parts.Bulk.PutMany(context.WithoutCancel(ctx), recs) }()\n		stored, errs := make([]bool, len(recs)), make([]error, len(recs))\n"},
+	}},
+	{"a task has two owners", ackedOnce, []edit{
+		{"queue/bundle.go", "			b.inside[i] = false\n", ""},
+	}},
 	{"slot released before the native call returns", runnersHold, []edit{
 		{"embedder/runner.go", "	vectors, err := e.model.Run(ctx, Batch{Rows: rows})\n", `	var vectors []vector.Vector
 	var err error
@@ -54,7 +62,7 @@ var mutations = []struct {
 // find that. One after the other: a build takes all processors.
 func TestMutationsAreCaught(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the fleet four times")
+		t.Skip("builds the fleet for each")
 	}
 	root := testkit.Root(t)
 	for _, m := range mutations {
@@ -86,7 +94,7 @@ func overlay(t *testing.T, root, dir string, edits []edit) string {
 	replace := map[string]string{}
 	for i, e := range edits {
 		path := filepath.Join(root, e.file)
-		source, err := os.ReadFile(path)
+		source, err := os.ReadFile(cmp.Or(replace[path], path)) // changed already, maybe
 		if err != nil {
 			t.Fatal(err)
 		}

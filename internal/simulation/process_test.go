@@ -128,7 +128,7 @@ func (w *world) startWorker(name string, who int) {
 	if w.plan.Every {
 		p.maintain()
 	}
-	p.parts.Go(func() { p.serve() })
+	p.parts.Go(func() { p.serve(who) })
 }
 
 func (p *process) maintain() {
@@ -136,8 +136,8 @@ func (p *process) maintain() {
 	p.parts.Go(func() { _ = queue.NewMaintenance(p.rdb, opts).Run(p.ctx) })
 }
 
-// serve loads, claims, and takes tasks until the process ends.
-func (p *process) serve() {
+// serve loads, claims, and takes tasks until the process ends. Some workers handle several together, some each alone.
+func (p *process) serve(who int) {
 	w := p.world
 	docs := storeredis.New(p.rdb)
 	sleep(p.ctx, time.Second) // loading
@@ -155,9 +155,15 @@ func (p *process) serve() {
 		return
 	}
 	defer func() { _ = engine.Close(p.ctx) }()
-	handler := watched{p, tasks.NewHandler(w.log, tasks.Parts{Model: alias, Space: space, Embedder: engine, Store: docs, Answers: docs}, nil)}
-	server, err := queue.NewServer(p.conn(), alias, []tasks.Lane{tasks.Live, tasks.Quarantine}, handler,
-		&queue.ServerOptions{Logger: w.log, Concurrency: slots, Worker: p.name, Grace: time.Second})
+	h := tasks.NewHandler(w.log, tasks.Parts{
+		Model: alias, Space: space, Embedder: engine, Store: docs, Answers: docs, Bulk: bulk{engine, docs},
+	}, nil)
+	handler := watched{p, h, h}
+	opts := &queue.ServerOptions{Logger: w.log, Concurrency: slots, Worker: p.name, Grace: time.Second}
+	if who%3 != 0 {
+		opts.Together = handler
+	}
+	server, err := queue.NewServer(p.conn(), alias, []tasks.Lane{tasks.Live, tasks.Quarantine}, handler, opts)
 	if err != nil {
 		w.t.Error(err)
 		return
@@ -198,10 +204,34 @@ func (p *process) naming(calls *queue.Calls) func([]context.Context) func() {
 	}
 }
 
+// bulk is what handles several documents together.
+type bulk struct {
+	*embedder.Engine
+	*storeredis.Store
+}
+
 // watched is a handler whose calls are counted.
 type watched struct {
-	p       *process
-	handler queue.Handler
+	p        *process
+	handler  queue.Handler
+	together queue.Together
+}
+
+// HandleAll counts a call for each task.
+func (h watched) HandleAll(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
+	leave := make([]func(bool), len(items))
+	for i, item := range items {
+		leave[i] = h.p.world.watch.enter(h.p, item.Task.ID)
+	}
+	h.together.HandleAll(ctx, items, func(done, alone []int) {
+		for _, i := range done {
+			leave[i](items[i].Ctx.Err() == nil)
+		}
+		for _, i := range alone {
+			leave[i](false)
+		}
+		report(done, alone)
+	})
 }
 
 func (h watched) Handle(ctx context.Context, t tasks.Task) error {
