@@ -93,6 +93,7 @@ type fakeModel struct {
 	loads   atomic.Int32
 	stalled chan struct{} // a text "stall" is inside until it is closed
 	lost    chan struct{} // closed when no device is left
+	bulk    bulkEmbedder  // of what is loaded; nil: texts are handled one by one
 
 	mu     sync.Mutex
 	limits embedder.Limits
@@ -107,7 +108,7 @@ func (m *fakeModel) EmbedDocument(ctx context.Context, text string) ([]vector.Ch
 
 func (m *fakeModel) loaded(space vector.Space) *loaded {
 	return &loaded{
-		Embedder: m, space: space, dim: m.Dim(), precision: "fp32", runners: 2,
+		Embedder: m, bulk: m.bulk, space: space, dim: m.Dim(), precision: "fp32", runners: 2,
 		stats: func() embedder.Stats {
 			m.mu.Lock()
 			defer m.mu.Unlock()
