@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,11 +16,10 @@ import (
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
-// A Together does several tasks at once; [tasks.Handler] is one. It reports each task once, by its index: done, if it
-// may be acknowledged, or to be handled alone, from the start. Those it has not reported when it returns, or panics, are
-// handled alone too. ctx is that of all items; it and the items' own end as a [Handler]'s does.
+// A Together does several tasks at once; [tasks.Handler] is one. It reports each task once. Those it has not reported when it
+// returns, or panics, are handled alone. ctx is that of all items; it and the items' own end as a [Handler]'s does.
 type Together interface {
-	HandleAll(ctx context.Context, items []tasks.Item, report func(done, alone []int))
+	HandleAll(ctx context.Context, items []tasks.Item, report func(tasks.Report))
 }
 
 // renewEvery is how often the leases of bundles are renewed, as asynq renews those it knows of.
@@ -148,7 +149,7 @@ func (b *bundle) run() {
 	}()
 	b.handle()
 	b.slots.leaveAll(b.runs)
-	b.handOver(b.claimAll())
+	b.handOver(b.claimAll(), nil)
 	b.bundles.mu.Lock()
 	delete(b.open, b)
 	b.bundles.mu.Unlock()
@@ -164,14 +165,16 @@ func (b *bundle) handle() {
 }
 
 // report deals with what the handler says of tasks.
-func (b *bundle) report(done, alone []int) {
-	b.slots.leaveAll(b.some(done))
-	b.slots.leaveAll(b.some(alone))
-	if done = b.claim(done); len(done) > 0 {
+func (b *bundle) report(r tasks.Report) {
+	failed := slices.Collect(maps.Keys(r.Failed))
+	for _, list := range [][]int{r.Done, r.Alone, failed} {
+		b.slots.leaveAll(b.some(list))
+	}
+	if done := b.claim(r.Done); len(done) > 0 {
 		_ = b.breaker.leave(b.tasks[done[0]].id, nil)
 		b.acknowledge(done)
 	}
-	b.handOver(b.claim(alone))
+	b.handOver(b.claim(append(failed, r.Alone...)), r.Failed)
 }
 
 func (b *bundle) some(indexes []int) []*Run {
@@ -218,9 +221,9 @@ func (b *bundle) claimAll() []int {
 	return b.claim(all)
 }
 
-// handOver has asynq deal with tasks. Those whose time is over have failed; the others begin anew. A task whose lease is
-// lost is nobody's business here any more.
-func (b *bundle) handOver(indexes []int) {
+// handOver has asynq deal with tasks: those with an error and those whose time is over have failed, the others begin anew. A
+// task whose lease is lost is nobody's business here any more.
+func (b *bundle) handOver(indexes []int, failed map[int]error) {
 	if len(indexes) == 0 || errors.Is(context.Cause(b.ctx), errLeaseLost) {
 		return
 	}
@@ -228,7 +231,8 @@ func (b *bundle) handOver(indexes []int) {
 	ids := make([]string, len(indexes))
 	for n, i := range indexes {
 		list[n], ids[n] = b.tasks[i], b.tasks[i].id
-		if errors.Is(b.ctx.Err(), context.DeadlineExceeded) {
+		list[n].verdict = failed[i]
+		if list[n].verdict == nil && errors.Is(b.ctx.Err(), context.DeadlineExceeded) {
 			list[n].verdict = context.DeadlineExceeded
 		}
 	}
@@ -242,7 +246,7 @@ func (b *bundle) handOver(indexes []int) {
 // ended deals with what is left in the bundle when its context ends: the handler may need a while to notice.
 func (b *bundle) ended() {
 	if errors.Is(b.ctx.Err(), context.DeadlineExceeded) || errors.Is(context.Cause(b.ctx), errLeaseLost) {
-		b.handOver(b.claimAll())
+		b.handOver(b.claimAll(), nil)
 	}
 }
 

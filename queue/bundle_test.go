@@ -21,18 +21,18 @@ import (
 
 // A crowd does tasks together as do says, and counts them.
 type crowd struct {
-	do func(ctx context.Context, items []tasks.Item, report func(done, alone []int))
+	do func(ctx context.Context, items []tasks.Item, report func(tasks.Report))
 
 	mu    sync.Mutex
 	seen  map[string]int // by task id
 	sizes []int          // of the bundles
 }
 
-func newCrowd(do func(ctx context.Context, items []tasks.Item, report func(done, alone []int))) *crowd {
+func newCrowd(do func(ctx context.Context, items []tasks.Item, report func(tasks.Report))) *crowd {
 	return &crowd{do: do, seen: map[string]int{}}
 }
 
-func (c *crowd) HandleAll(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
+func (c *crowd) HandleAll(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
 	c.mu.Lock()
 	c.sizes = append(c.sizes, len(items))
 	for _, item := range items {
@@ -64,8 +64,8 @@ func upTo(first, end int) (list []int) {
 }
 
 // finish is a crowd's do that finishes all at once.
-func finish(_ context.Context, items []tasks.Item, report func(done, alone []int)) {
-	report(upTo(0, len(items)), nil)
+func finish(_ context.Context, items []tasks.Item, report func(tasks.Report)) {
+	report(tasks.Report{Done: upTo(0, len(items))})
 }
 
 // Every task is done once: together, or alone where the handler says so, says nothing, or panics.
@@ -76,7 +76,7 @@ func TestEveryTaskOnceTogether(t *testing.T) {
 	wrong := []string{}
 	alone := newRecorder(nil)
 	n := 0
-	c := newCrowd(func(_ context.Context, items []tasks.Item, report func(done, alone []int)) {
+	c := newCrowd(func(_ context.Context, items []tasks.Item, report func(tasks.Report)) {
 		mu.Lock()
 		n++
 		turn := n
@@ -87,14 +87,14 @@ func TestEveryTaskOnceTogether(t *testing.T) {
 		}
 		mu.Unlock()
 		half := len(items) / 2
-		report(upTo(0, half/2), nil)
-		report(upTo(half/2, half), upTo(half, half+1))
-		report(upTo(0, half), upTo(0, half)) // said before: nothing happens
+		report(tasks.Report{Done: upTo(0, half/2)})
+		report(tasks.Report{Done: upTo(half/2, half), Alone: upTo(half, half+1)})
+		report(tasks.Report{Done: upTo(0, half), Alone: upTo(0, half)}) // said before: nothing happens
 		if turn%3 == 0 {
 			panic("in the middle")
 		}
 		if turn%3 == 1 {
-			report(upTo(half+1, len(items)), nil)
+			report(tasks.Report{Done: upTo(half+1, len(items))})
 		}
 	})
 	serve(t, connOf(rdb), alone, &ServerOptions{Together: c, Concurrency: 200}, tasks.Query, tasks.Live, tasks.Backfill)
@@ -136,7 +136,7 @@ func TestWhoStaysAlone(t *testing.T) {
 	p.ahead = newAhead(nil, "m", []tasks.Lane{tasks.Live}, p.slots)
 	p.revoked = &revocations{ids: map[string]bool{"cancelled": true}}
 	var met []string
-	c := newCrowd(func(_ context.Context, items []tasks.Item, _ func(done, alone []int)) {
+	c := newCrowd(func(_ context.Context, items []tasks.Item, _ func(tasks.Report)) {
 		for _, item := range items {
 			met = append(met, item.Task.ID)
 		}
@@ -199,10 +199,10 @@ func TestTogetherBeyondTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		alone := newRecorder(nil)
-		c := newCrowd(func(_ context.Context, items []tasks.Item, report func(done, alone []int)) {
-			report([]int{0}, nil)
+		c := newCrowd(func(_ context.Context, items []tasks.Item, report func(tasks.Report)) {
+			report(tasks.Report{Done: []int{0}})
 			time.Sleep(time.Minute) // deaf to its context, as a native call is
-			report(upTo(1, len(items)), nil)
+			report(tasks.Report{Done: upTo(1, len(items))})
 		})
 		s := serve(t, miniConn(m), alone, &ServerOptions{Together: c, Concurrency: 4, Grace: 2 * time.Minute}, tasks.Live)
 		list := manyTasks(tasks.Live, 4)
@@ -239,13 +239,13 @@ func TestShutdownGivesBundlesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		var cause atomic.Value
-		c := newCrowd(func(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
-			time.Sleep(5 * time.Second)      // within the grace
-			report([]int{0}, []int{1})       // whoever wants to be alone goes back: nobody asks any more
-			<-ctx.Done()                     // at the end of the grace
-			cause.Store(context.Cause(ctx))  // lest it is taken for a failure
-			time.Sleep(time.Second)          // a native call that has to be told to stop
-			report(upTo(2, len(items)), nil) // too late to be acknowledged
+		c := newCrowd(func(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
+			time.Sleep(5 * time.Second)                           // within the grace
+			report(tasks.Report{Done: []int{0}, Alone: []int{1}}) // whoever wants to be alone goes back: nobody asks any more
+			<-ctx.Done()                                          // at the end of the grace
+			cause.Store(context.Cause(ctx))                       // lest it is taken for a failure
+			time.Sleep(time.Second)                               // a native call that has to be told to stop
+			report(tasks.Report{Done: upTo(2, len(items))})       // too late to be acknowledged
 		})
 		s, err := NewServer(miniConn(m), "m", []tasks.Lane{tasks.Live}, newRecorder(nil), &ServerOptions{
 			Logger: testkit.Logger(t), Concurrency: 4, Grace: 10 * time.Second, Together: c})
@@ -289,11 +289,11 @@ func TestCancelOneOfABundle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		alone := newRecorder(nil)
-		c := newCrowd(func(_ context.Context, items []tasks.Item, report func(done, alone []int)) {
+		c := newCrowd(func(_ context.Context, items []tasks.Item, report func(tasks.Report)) {
 			time.Sleep(5 * time.Second)
 			for i, item := range items {
 				if item.Ctx.Err() == nil {
-					report([]int{i}, nil)
+					report(tasks.Report{Done: []int{i}})
 				}
 			}
 		})
@@ -320,7 +320,7 @@ func TestBundlesKeepTheirLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		maintain(t, rdb)
-		c := newCrowd(func(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
+		c := newCrowd(func(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
 			time.Sleep(3 * time.Minute)
 			finish(ctx, items, report)
 		})
@@ -345,7 +345,7 @@ func TestBundleLosesItsLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		var cause atomic.Value
-		c := newCrowd(func(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
+		c := newCrowd(func(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
 			<-ctx.Done()
 			cause.Store(context.Cause(ctx))
 			finish(ctx, items, report)
@@ -371,6 +371,42 @@ func TestBundleLosesItsLeases(t *testing.T) {
 	})
 }
 
+// A verdict of the handler's together is the task's: it becomes a dead letter without being handled again, and nobody else is
+// held to account.
+func TestVerdictOfABundle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, rdb := testkit.MiniRedis(t)
+		alone := newRecorder(nil)
+		c := newCrowd(func(_ context.Context, items []tasks.Item, report func(tasks.Report)) {
+			failed := map[int]error{}
+			for _, i := range upTo(3, len(items)) {
+				failed[i] = tasks.AsPermanent(errors.New("text is empty"))
+			}
+			report(tasks.Report{Done: []int{0, 1}, Alone: []int{2}, Failed: failed})
+		})
+		s := serve(t, miniConn(m), alone, &ServerOptions{Together: c, Concurrency: 64}, tasks.Live)
+		enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 40)...)
+		time.Sleep(time.Minute)
+		if all, one := alone.runs("t2"); all != 1 || one != 1 {
+			t.Errorf("%d runs alone, want t2's", all)
+		}
+		status := laneStatus(t, rdb)[tasks.Live]
+		dead, err := NewLanes(rdb).Dead(t.Context(), "m", tasks.Live, 100)
+		if err != nil || len(dead) != 37 || status.Pending+status.Active+status.Retry != 0 {
+			t.Fatalf("%d dead letters, %v, %+v", len(dead), err, status)
+		}
+		for _, letter := range dead {
+			if !strings.Contains(fmt.Sprintf("%+v", letter), "text is empty") {
+				t.Errorf("letter %+v", letter)
+			}
+		}
+		if _, cause := s.Held(); cause != nil {
+			t.Errorf("held back: %v", cause)
+		}
+	})
+}
+
 // A lease that has lapsed is not renewed, and its task not acknowledged, whatever Redis would say: it is another worker's.
 func TestALapsedLeaseIsNotRenewed(t *testing.T) {
 	t.Parallel()
@@ -379,10 +415,10 @@ func TestALapsedLeaseIsNotRenewed(t *testing.T) {
 	p := &pool{breaker: newBreaker(), slots: newSlots(8), log: testkit.Logger(t), revoked: &revocations{}}
 	p.ahead = newAhead(rdb, "m", []tasks.Lane{tasks.Live}, p.slots)
 	inside, goOn := make(chan context.Context), make(chan bool)
-	c := newCrowd(func(ctx context.Context, _ []tasks.Item, report func(done, alone []int)) {
+	c := newCrowd(func(ctx context.Context, _ []tasks.Item, report func(tasks.Report)) {
 		inside <- ctx
 		<-goOn
-		report([]int{0}, []int{1})
+		report(tasks.Report{Done: []int{0}, Alone: []int{1}})
 	})
 	bs := newBundles(rdb, c, p)
 	p.ahead.begin = bs.begin
@@ -424,7 +460,7 @@ func TestAVerdictIsForOneRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		alone := newRecorder(nil)
-		c := newCrowd(func(ctx context.Context, _ []tasks.Item, _ func(done, alone []int)) { <-ctx.Done() })
+		c := newCrowd(func(ctx context.Context, _ []tasks.Item, _ func(tasks.Report)) { <-ctx.Done() })
 		s := serve(t, miniConn(m), alone, &ServerOptions{Together: c, Concurrency: 4}, tasks.Live)
 		list := manyTasks(tasks.Live, 4)
 		for i := range list {
@@ -543,10 +579,10 @@ func TestNobodyWaitsBehindStuckBundles(t *testing.T) {
 		m, rdb := testkit.MiniRedis(t)
 		stuck := make(chan struct{})
 		var first atomic.Bool
-		c := newCrowd(func(_ context.Context, _ []tasks.Item, report func(done, alone []int)) {
+		c := newCrowd(func(_ context.Context, _ []tasks.Item, report func(tasks.Report)) {
 			if first.CompareAndSwap(false, true) {
 				time.Sleep(time.Second)
-				report(nil, []int{0}) // and the next bundle gets its slot
+				report(tasks.Report{Alone: []int{0}}) // and the next bundle gets its slot
 			}
 			<-stuck
 		})
@@ -572,11 +608,11 @@ func TestAsynqSeesBundles(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
 	inside, release := make(chan struct{}), make(chan struct{})
-	c := newCrowd(func(_ context.Context, items []tasks.Item, report func(done, alone []int)) {
-		report([]int{0}, nil)
+	c := newCrowd(func(_ context.Context, items []tasks.Item, report func(tasks.Report)) {
+		report(tasks.Report{Done: []int{0}})
 		close(inside)
 		<-release
-		report(upTo(1, len(items)), nil)
+		report(tasks.Report{Done: upTo(1, len(items))})
 	})
 	receipts := enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 5)...)
 	begun := time.Now()

@@ -138,6 +138,9 @@ func (p *pool) ProcessTask(ctx context.Context, at *asynq.Task) error {
 		return judge(expiredError{})
 	}
 	if known != nil {
+		if p.revoked.has(t.ID) && p.revoked.confirmed(ctx, t) {
+			return judge(revokedError{})
+		}
 		return p.end(ctx, t, p.breaker.leave(t.ID, judge(known)))
 	}
 	inner, revoke := context.WithCancelCause(ctx)

@@ -3,7 +3,9 @@ package tasks
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/embedfleet/embedfleet/vector"
@@ -15,14 +17,21 @@ type Item struct {
 	Task Task
 }
 
+// A Report says what became of some of the items that were handled together, by their indexes.
+type Report struct {
+	Done   []int         // may be acknowledged
+	Alone  []int         // are for Handle, from the start
+	Failed map[int]error // have a permanent verdict, the one that Handle would come to
+}
+
 // HandleAll does documents together, as [Handler.Handle] does each: one look into the store for all, one goroutine that
 // waits for their vectors, one write for those that the engine finished together. Where a text costs the model a few
 // milliseconds, what a goroutine and its waits cost for each is worth saving.
 //
-// It reports tasks that may be acknowledged, as soon as they may, and tasks that are for Handle, from the start: those
-// with which anything was not in order, whose verdict is Handle's. Every task is reported once before HandleAll
-// returns, each time from its own goroutine. ctx is that of all items.
-func (h *Handler) HandleAll(ctx context.Context, items []Item, report func(done, alone []int)) {
+// It reports tasks as soon as it may. Those with which anything is not in order are left to Handle, but for texts of which
+// the model has found that they are at fault: that takes company (see the engine's search). Every task is reported once before
+// HandleAll returns, always from its own goroutine. ctx is that of all items.
+func (h *Handler) HandleAll(ctx context.Context, items []Item, report func(Report)) {
 	t := &together{Handler: h, items: items, report: report, open: len(items), reported: make([]bool, len(items))}
 	defer func() {
 		if v := recover(); v != nil {
@@ -37,7 +46,7 @@ func (h *Handler) HandleAll(ctx context.Context, items []Item, report func(done,
 type together struct {
 	*Handler
 	items    []Item
-	report   func(done, alone []int)
+	report   func(Report)
 	reported []bool
 	open     int // not reported
 
@@ -82,7 +91,7 @@ func (t *together) decode() {
 		}
 		t.recs, t.index = append(t.recs, rec), append(t.index, i)
 	}
-	t.tell(nil, alone)
+	t.tell(Report{Alone: alone})
 }
 
 // lookup reports which records need no embedding and leaves the others. It returns false if nothing is known.
@@ -99,25 +108,25 @@ func (t *together) lookup(ctx context.Context) bool {
 		t.observer.Stage(StageLookup, took)
 		if current[i] {
 			done = append(done, t.index[i])
-			t.finished(t.items[t.index[i]], CodeDuplicate)
+			t.ended(t.index[i], CodeDuplicate, nil)
 			continue
 		}
 		t.recs[n], t.index[n] = rec, t.index[i]
 		n++
 	}
 	t.recs, t.index = t.recs[:n], t.index[:n]
-	t.tell(done, nil)
+	t.tell(Report{Done: done})
 	return n > 0
 }
 
 // store stores what has been embedded and reports it.
 func (t *together) store(ctx context.Context, list []vector.Embedded, took time.Duration) {
 	recs, index := make([]vector.Record, 0, len(list)), make([]int, 0, len(list))
-	var done, alone []int
+	var r Report
 	for _, em := range list {
 		rec, i := t.recs[em.Index], t.index[em.Index]
 		if em.Err != nil || checkChunks(em.Chunks, len(rec.Document.Text)) != nil {
-			alone = append(alone, i)
+			t.refuse(&r, i, em.Err)
 			continue
 		}
 		t.observer.Stage(StageEmbed, took)
@@ -131,7 +140,7 @@ func (t *together) store(ctx context.Context, list []vector.Embedded, took time.
 		t.storing += took
 		for n, i := range index {
 			if errs[n] != nil {
-				alone = append(alone, i)
+				r.Alone = append(r.Alone, i)
 				continue
 			}
 			code := CodeStored
@@ -139,28 +148,44 @@ func (t *together) store(ctx context.Context, list []vector.Embedded, took time.
 				code = CodeSuperseded
 			}
 			t.observer.Stage(StageStore, took)
-			t.finished(t.items[i], code)
-			done = append(done, i)
+			t.ended(i, code, nil)
+			r.Done = append(r.Done, i)
 		}
 	}
-	t.tell(done, alone)
+	t.tell(r)
 }
 
-// finished tells observer and log that a task is done.
-func (t *together) finished(item Item, code string) {
-	t.Handler.report(item.Ctx, item.Task, code, time.Since(t.start), nil)
+// refuse adds a text without vectors to a report; err may be nil.
+func (t *together) refuse(r *Report, i int, err error) {
+	if err == nil || Classify(err) != Permanent {
+		r.Alone = append(r.Alone, i)
+		return
+	}
+	err = fmt.Errorf("embedding the document: %w", err)
+	t.ended(i, "", err)
+	if r.Failed == nil {
+		r.Failed = map[int]error{}
+	}
+	r.Failed[i] = err
+}
+
+// ended tells observer and log how a task ended.
+func (t *together) ended(i int, code string, err error) {
+	t.Handler.report(t.items[i].Ctx, t.items[i].Task, code, time.Since(t.start), err)
 }
 
 // tell reports tasks.
-func (t *together) tell(done, alone []int) {
-	for _, list := range [][]int{done, alone} {
+func (t *together) tell(r Report) {
+	n := 0
+	for _, list := range [][]int{r.Done, r.Alone, slices.Collect(maps.Keys(r.Failed))} {
 		for _, i := range list {
 			t.reported[i] = true
+			n++
 		}
 	}
-	if n := len(done) + len(alone); n > 0 {
+	if n > 0 {
 		t.open -= n
-		t.report(done, alone)
+		t.report(r)
 	}
 }
 
@@ -172,5 +197,5 @@ func (t *together) rest() {
 			alone = append(alone, i)
 		}
 	}
-	t.tell(nil, alone)
+	t.tell(Report{Alone: alone})
 }

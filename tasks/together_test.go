@@ -60,7 +60,7 @@ func newBulkFleet(t *testing.T) *fleet {
 	return f
 }
 
-// all handles tasks together and returns what was reported of each: "done", "alone" or both, and how often it was.
+// all handles tasks together and returns what was reported of each: "done", "alone" or its error, and how often it was.
 func (f *fleet) all(t *testing.T, list ...tasks.Task) (said []string) {
 	t.Helper()
 	said = make([]string, len(list))
@@ -68,15 +68,18 @@ func (f *fleet) all(t *testing.T, list ...tasks.Task) (said []string) {
 	for i, task := range list {
 		items[i] = tasks.Item{Ctx: t.Context(), Task: task}
 	}
-	f.HandleAll(t.Context(), items, func(done, alone []int) {
-		for _, i := range done {
+	f.HandleAll(t.Context(), items, func(r tasks.Report) {
+		for _, i := range r.Done {
 			if _, err := f.store.Get(t.Context(), "minilm", of(t, list[i])); err != nil {
 				t.Errorf("task %d is said to be done: %v", i, err)
 			}
 			said[i] += "done"
 		}
-		for _, i := range alone {
+		for _, i := range r.Alone {
 			said[i] += "alone"
+		}
+		for i, err := range r.Failed {
+			said[i] += err.Error()
 		}
 	})
 	return said
@@ -189,8 +192,11 @@ func TestHandleAllLeavesToHandle(t *testing.T) {
 		"junk":          {tasks.Task{Kind: tasks.EmbedDocument, Payload: []byte("junk")}, nothing, []string{"done", "alone", "done"}},
 		"unknown kind":  {tasks.Task{Kind: "embed:image"}, nothing, []string{"done", "alone", "done"}},
 		"an error":      {bad, embed(func() ([]vector.Chunk, error) { return nil, errors.New("no") }), []string{"done", "alone", "done"}},
-		"no chunk":      {bad, embed(func() ([]vector.Chunk, error) { return nil, nil }), []string{"done", "alone", "done"}},
-		"a panic":       {bad, embed(func() ([]vector.Chunk, error) { panic("oh") }), []string{"alone", "alone", "alone"}},
+		"a verdict": {bad, embed(func() ([]vector.Chunk, error) { return nil, engineError{permanent: true} }),
+			[]string{"done", "embedding the document: engine says no", "done"}},
+		"no room":  {bad, embed(func() ([]vector.Chunk, error) { return nil, engineError{overloaded: true} }), []string{"done", "alone", "done"}},
+		"no chunk": {bad, embed(func() ([]vector.Chunk, error) { return nil, nil }), []string{"done", "alone", "done"}},
+		"a panic":  {bad, embed(func() ([]vector.Chunk, error) { panic("oh") }), []string{"alone", "alone", "alone"}},
 		"a store that is away": {bad, func(f *fleet) { f.store.FailNext(storetest.NotPersisted) },
 			[]string{"alone", "alone", "alone"}},
 		"a store that goes away": {bad, func(f *fleet) {
@@ -208,13 +214,13 @@ func TestHandleAllLeavesToHandle(t *testing.T) {
 			if !slices.Equal(said, tt.said) {
 				t.Errorf("said %v, want %v", said, tt.said)
 			}
-			done := 0
+			told := 0
 			for _, s := range said {
-				if s == "done" {
-					done++
+				if s != "alone" {
+					told++
 				}
 			}
-			if len(f.observed.outcomes) != done {
+			if len(f.observed.outcomes) != told {
 				t.Errorf("outcomes %v: those who are done alone have theirs there", f.observed.outcomes)
 			}
 			if _, err := f.store.Get(t.Context(), "minilm", "bad"); err == nil {

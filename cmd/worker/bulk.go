@@ -33,17 +33,17 @@ type feltTogether struct {
 	pulse *monitoring.Pulse
 }
 
-func (h feltTogether) HandleAll(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
+func (h feltTogether) HandleAll(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
 	for range items {
 		h.pulse.Enter()
 	}
-	h.Together.HandleAll(ctx, items, func(done, alone []int) {
-		for range done {
+	h.Together.HandleAll(ctx, items, func(r tasks.Report) {
+		for range len(r.Done) + len(r.Failed) {
 			h.pulse.Done()
 		}
-		for range alone {
+		for range r.Alone {
 			h.pulse.Leave()
 		}
-		report(done, alone)
+		report(r)
 	})
 }

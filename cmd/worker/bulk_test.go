@@ -81,23 +81,23 @@ func TestPulseOfTasksTogether(t *testing.T) {
 	t.Parallel()
 	var pulse monitoring.Pulse
 	var inside []int
-	h := feltTogether{togetherFunc(func(report func(done, alone []int)) {
+	h := feltTogether{togetherFunc(func(report func(tasks.Report)) {
 		inside = append(inside, pulse.Inside())
-		report([]int{0, 1}, nil)
+		report(tasks.Report{Done: []int{0, 1}})
 		inside = append(inside, pulse.Inside())
-		report(nil, []int{2})
+		report(tasks.Report{Alone: []int{2}})
 		inside = append(inside, pulse.Inside())
 	}), &pulse}
 	var done, alone int
-	h.HandleAll(t.Context(), make([]tasks.Item, 3), func(d, a []int) { done, alone = done+len(d), alone+len(a) })
+	h.HandleAll(t.Context(), make([]tasks.Item, 3), func(r tasks.Report) { done, alone = done+len(r.Done), alone+len(r.Alone) })
 	if len(inside) != 3 || inside[0] != 3 || inside[1] != 1 || inside[2] != 0 || done != 2 || alone != 1 {
 		t.Errorf("inside %v, %d done, %d alone", inside, done, alone)
 	}
 }
 
-type togetherFunc func(report func(done, alone []int))
+type togetherFunc func(report func(tasks.Report))
 
-func (f togetherFunc) HandleAll(_ context.Context, _ []tasks.Item, report func(done, alone []int)) {
+func (f togetherFunc) HandleAll(_ context.Context, _ []tasks.Item, report func(tasks.Report)) {
 	f(report)
 }
 

@@ -218,19 +218,22 @@ type watched struct {
 }
 
 // HandleAll counts a call for each task.
-func (h watched) HandleAll(ctx context.Context, items []tasks.Item, report func(done, alone []int)) {
+func (h watched) HandleAll(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
 	leave := make([]func(bool), len(items))
 	for i, item := range items {
 		leave[i] = h.p.world.watch.enter(h.p, item.Task.ID)
 	}
-	h.together.HandleAll(ctx, items, func(done, alone []int) {
-		for _, i := range done {
+	h.together.HandleAll(ctx, items, func(r tasks.Report) {
+		for _, i := range r.Done {
 			leave[i](items[i].Ctx.Err() == nil)
 		}
-		for _, i := range alone {
+		for _, i := range r.Alone {
 			leave[i](false)
 		}
-		report(done, alone)
+		for i := range r.Failed {
+			leave[i](false)
+		}
+		report(r)
 	})
 }
 
