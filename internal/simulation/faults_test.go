@@ -74,6 +74,7 @@ type plan struct {
 	Faults []fault
 	Every  bool          // every worker runs maintenance too, not only the schedulers
 	Spy    bool          // look at what writes
+	Bundle bool          // every worker handles texts together, not only some
 	Crawl  time.Duration // how long the crawled source takes to answer
 }
 

@@ -160,7 +160,7 @@ func (p *process) serve(who int) {
 	}, nil)
 	handler := watched{p, h, h}
 	opts := &queue.ServerOptions{Logger: w.log, Concurrency: slots, Worker: p.name, Grace: time.Second}
-	if who%3 != 0 {
+	if who%3 != 0 || w.plan.Bundle {
 		opts.Together = handler
 	}
 	server, err := queue.NewServer(p.conn(), alias, []tasks.Lane{tasks.Live, tasks.Quarantine}, handler, opts)

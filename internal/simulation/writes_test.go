@@ -27,13 +27,16 @@ var scenarios = map[string]plan{
 		Faults: []fault{{Kind: refused, Op: opFail, Nth: 1, Runs: 1}}},
 	// A text kills three workers.
 	"poison": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0 poison", At: 16 * time.Second}, {Doc: "p1", Version: 1, Text: "p1"}}},
-	// Workers are told to stop in the middle of a call that takes longer than they may.
-	"drain": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0", At: 2 * time.Second}, {Doc: "p1", Version: 1, Text: "p1", At: 2 * time.Second}},
-		Faults: []fault{{Kind: slowCall, Nth: 1}, {Kind: retired, Who: 0, At: 5 * time.Second}, {Kind: retired, Who: 1, At: 5 * time.Second},
-			{Kind: retired, Who: 2, At: 5 * time.Second}}},
+	// Workers are told to stop in the middle of a call that takes longer than they may: of a lone text, and of two that wait
+	// for them and are leased together.
+	"drain":   {Texts: []text{{Doc: "p0", Version: 1, Text: "p0", At: 2 * time.Second}}, Faults: drain},
+	"drain 2": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0"}, {Doc: "p1", Version: 1, Text: "p1"}}, Faults: drain, Bundle: true},
 	// A run of the crawler outlasts the first renewal of its lease.
 	"slow source": {Texts: []text{{Doc: "c0", Text: "c0", Crawled: true}}, Crawl: 15 * time.Second},
 }
+
+var drain = []fault{{Kind: slowCall, Nth: 1}, {Kind: retired, Who: 0, At: 5 * time.Second}, {Kind: retired, Who: 1, At: 5 * time.Second},
+	{Kind: retired, Who: 2, At: 5 * time.Second}}
 
 // writes names every write of the path, and a scenario in which it happens. TestEveryWriteBreaksTwice fails for a
 // write that is not here.
@@ -68,6 +71,7 @@ var writes = map[string]string{
 	opRetry:      "retry",
 	opArchive:    "archive",
 	opRequeue:    "drain",
+	opGiveBack:   "drain 2",
 
 	// Maintenance.
 	opReap:    "poison",
