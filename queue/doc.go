@@ -10,8 +10,8 @@
 //
 // # Promise
 //
-// A task is delivered at least once, and acknowledged only after its handler returned nil. A task may run
-// twice: after a crash, after a lost ack, after a timeout. Handlers must be idempotent.
+// A task is delivered at least once, and acknowledged only after its handler returned nil, or a [Together] reported it
+// done. A task may run twice: after a crash, after a lost ack, after a timeout. Handlers must be idempotent.
 //
 // # Names
 //

@@ -1,6 +1,6 @@
 // Package tasks is the contract between a producer and a worker: what a task says, how it is named, when
-// it is refused, and what handling it means. It knows no queue, no model and no store; the three seams it
-// needs ([Embedder], [Store], [Answers]) are declared here and implemented elsewhere.
+// it is refused, and what handling it means. It knows no queue, no model and no store; the seams it
+// needs ([Embedder], [Store], [Answers], [Bulk]) are declared here and implemented elsewhere.
 //
 // # The wire contract, version 1
 //
