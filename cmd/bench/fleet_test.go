@@ -15,8 +15,10 @@ func TestNextLook(t *testing.T) {
 		{time.Second, 0, 3000, 100 * time.Millisecond},
 		{100 * time.Millisecond, 2, 3000, 100 * time.Millisecond},
 		{time.Second, 500, 3000, time.Second},
-		{7 * time.Second, 2800, 3000, 250 * time.Millisecond},
-		{7 * time.Second, 2901, 3000, 5 * time.Millisecond},
+		{6 * time.Second, 2400, 3000, 750 * time.Millisecond},
+		{7 * time.Second, 2701, 3000, 10 * time.Millisecond},
+		{7 * time.Second, 2999, 3000, 10 * time.Millisecond},
+		{10 * time.Minute, 2999, 3000, 100 * time.Millisecond},
 		{time.Second, 0, 50, 5 * time.Millisecond},
 	} {
 		if got := nextLook(tt.took, tt.done, tt.all); got != tt.want {
