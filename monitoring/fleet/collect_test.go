@@ -164,7 +164,7 @@ func TestAFailureKeepsWhatWasRead(t *testing.T) {
 		run(t, c, func() {
 			time.Sleep(5 * time.Second)
 			f.become(0, errors.New("connection refused"))
-			time.Sleep(20 * time.Second)
+			time.Sleep(20*time.Second + 500*time.Millisecond) // between two readings
 			s, newer := c.Snapshot()
 			if len(s.Lanes) != 1 || s.Lanes[0].Pending != 5 {
 				t.Errorf("lanes: %+v", s.Lanes)
