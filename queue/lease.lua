@@ -1,4 +1,5 @@
--- Leases tasks of one lane, as asynq's own dequeue leases one, and to the same effect.
+-- Leases tasks of one lane, as asynq's own dequeue leases one, and to the same effect but for pending_since, which
+-- stays: nobody reads it of an active task, and what goes back gets another, or keeps it where asynq's requeue gave none.
 --
 -- KEYS  1 pending  2 active  3 lease  4 paused
 -- ARGV  1 how many tasks at most  2 when the leases lapse, Unix seconds  3 prefix of the task hashes
@@ -23,7 +24,6 @@ for _, id in ipairs(ids) do
 	local msg = redis.call('HGET', hash, 'msg')
 	if msg then -- else its hash is gone; it stays active for the reaper to find, and gets no new hash (T34)
 		redis.call('HSET', hash, 'state', 'active')
-		redis.call('HDEL', hash, 'pending_since')
 		taken[#taken + 1] = id
 		taken[#taken + 1] = msg
 	end

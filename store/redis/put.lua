@@ -30,11 +30,17 @@ local function wanted(key, a)
   return true, 1
 end
 
+-- Nearly always all documents are new. One look at all of them then saves a look at each.
+local fresh, written = redis.call('EXISTS', unpack(KEYS, 5)) == 0, {}
 local answers, stored, chunks, tokens = {''}, {}, 0, 0
 for i = 5, #KEYS do
   local a = 9 * (i - 5) + 2
-  local write, answer = wanted(KEYS[i], a)
+  local write, answer = true, 1
+  if not fresh or written[KEYS[i]] then
+    write, answer = wanted(KEYS[i], a)
+  end
   if write then
+    written[KEYS[i]] = true
     redis.call('HSET', KEYS[i], 'text', ARGV[a + 2], 'meta', ARGV[a + 3], 'text_hash', ARGV[a + 1],
       'version', ARGV[a], 'space', space, 'chunks', ARGV[a + 4], 'vectors', ARGV[a + 5])
     chunks, tokens = chunks + ARGV[a + 6], tokens + ARGV[a + 7]

@@ -11,9 +11,10 @@ if claimed and claimed ~= space then
 end
 
 local answers, renewed = {''}, {}
+local known = redis.call('EXISTS', unpack(KEYS, 5)) > 0 -- where none is, which is usual, none is read
 for i = 5, #KEYS do
   local a = 4 * (i - 5) + 2
-  local old = redis.pcall('HMGET', KEYS[i], 'space', 'version', 'text_hash')
+  local old = known and redis.pcall('HMGET', KEYS[i], 'space', 'version', 'text_hash') or {}
   local answer = 0
   if old.err then
     answer = old.err
