@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -25,6 +26,9 @@ const (
 	// at most. Leases are renewed every 5 s, so that a worker's clock may be 20 s behind Redis's.
 	sweepEvery  = time.Second
 	leaseMargin = 1 // seconds; Redis counts whole ones, so that it is up to 2
+	// readEvery is how often a lane's active tasks and leases are compared one by one, even where their numbers agree:
+	// that a task is without a lease while a lease is without a task is seen by nothing less.
+	readEvery = 10 * time.Second
 
 	// A task is moved to quarantine with its second crash, and is poison with the next (DESIGN decision 3).
 	quarantineAfter = 2
@@ -55,6 +59,7 @@ type Maintenance struct {
 	client   *Client // puts tasks into quarantine
 	dead     *Dead
 	trimmed  time.Time // when; Run's goroutine only
+	read     time.Time // when all leases were; Run's goroutine only
 	last     time.Time // of the latest sweep that reached Redis; Run's goroutine only
 	charging time.Time // when the amnesty ends; Run's goroutine only
 }
@@ -112,18 +117,26 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 	if trim {
 		m.trimmed = time.Now()
 	}
-	var errs []error
+	read := time.Since(m.read) >= readEvery
+	if read {
+		m.read = time.Now()
+	}
+	var lanes []laneSweep
 	models = append(models, m.named...)
 	slices.Sort(models)
 	for _, model := range slices.Compact(models) {
 		for _, lane := range tasks.Lanes {
-			l := laneSweep{m, keysOf(model, lane), model, lane}
-			if err := errors.Join(l.reapAll(ctx, suspects), l.forwardAll(ctx), l.buryArchived(ctx)); err != nil {
-				errs = append(errs, fmt.Errorf("lane %s of %s: %w", lane, model, err))
-			}
-			if trim {
-				errs = append(errs, l.trim(ctx), l.forgetCancelled(ctx))
-			}
+			lanes = append(lanes, laneSweep{m, keysOf(model, lane), model, lane})
+		}
+	}
+	var errs []error
+	for i, due := range m.glance(ctx, lanes) {
+		l := lanes[i]
+		if err := l.tidy(ctx, due, read, suspects); err != nil {
+			errs = append(errs, fmt.Errorf("lane %s of %s: %w", l.lane, l.model, err))
+		}
+		if trim {
+			errs = append(errs, l.trim(ctx), l.forgetCancelled(ctx))
 		}
 	}
 	return errors.Join(errs...)
@@ -152,6 +165,68 @@ type laneSweep struct {
 	keys  laneKeys
 	model string
 	lane  tasks.Lane
+}
+
+// A due is what a lane is to be swept of.
+type due struct {
+	reap, forward, bury bool
+	err                 error // of the look
+}
+
+// glance tells what each lane is to be swept of, in one round trip for all: nearly always nothing, and every worker of
+// a fleet looks every second.
+func (m *Maintenance) glance(ctx context.Context, lanes []laneSweep) []due {
+	type look struct {
+		leases, scheduled, retry     *redis.ZSliceCmd // the first of each
+		active, leased, archivedSize *redis.IntCmd
+	}
+	looks := make([]look, len(lanes))
+	pipe := m.rdb.Pipeline()
+	now := pipe.Time(ctx)
+	for i, l := range lanes {
+		looks[i] = look{
+			leases:       pipe.ZRangeWithScores(ctx, l.keys.lease(), 0, 0),
+			scheduled:    pipe.ZRangeWithScores(ctx, l.keys.scheduled(), 0, 0),
+			retry:        pipe.ZRangeWithScores(ctx, l.keys.retry(), 0, 0),
+			active:       pipe.LLen(ctx, l.keys.active()),
+			leased:       pipe.ZCard(ctx, l.keys.lease()),
+			archivedSize: pipe.ZCard(ctx, l.keys.archived()),
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	list := make([]due, len(lanes))
+	for i, k := range looks {
+		at := now.Val().Unix()
+		list[i] = due{
+			reap:    before(k.leases, at-leaseMargin) || k.active.Val() != k.leased.Val(),
+			forward: before(k.scheduled, at+1) || before(k.retry, at+1),
+			bury:    k.archivedSize.Val() > 0,
+			err: cmp.Or(now.Err(), k.leases.Err(), k.scheduled.Err(), k.retry.Err(), k.active.Err(), k.leased.Err(),
+				k.archivedSize.Err()),
+		}
+	}
+	return list
+}
+
+// before reports whether the first of a sorted set is before a time.
+func before(first *redis.ZSliceCmd, limit int64) bool {
+	list := first.Val()
+	return len(list) > 0 && list[0].Score < float64(limit)
+}
+
+// tidy does what is due, and in any case looks for abandoned tasks if read says so.
+func (l laneSweep) tidy(ctx context.Context, d due, read bool, charged suspects) error {
+	errs := []error{d.err}
+	if d.reap || read {
+		errs = append(errs, l.reapAll(ctx, charged))
+	}
+	if d.forward {
+		errs = append(errs, l.forwardAll(ctx))
+	}
+	if d.bury {
+		errs = append(errs, l.buryArchived(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // forwardAll sends due tasks back to the lane.

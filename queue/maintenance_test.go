@@ -251,3 +251,60 @@ func TestMaintenanceOnRedis(t *testing.T) {
 		t.Errorf("pending_since %q is not in nanoseconds", since)
 	}
 }
+
+// What a sweep does on the strength of a glance, and what it finds only when it reads all leases.
+func TestSweepsAtAGlance(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		damage   func(ctx context.Context, rdb *redis.Client, k laneKeys)
+		glanced  string // where t0 is after a glance
+		compared string // where it is after a reading
+	}{
+		"nothing": {func(context.Context, *redis.Client, laneKeys) {}, "active lease", "active lease"},
+		"a lapsed lease": {func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.ZAdd(ctx, k.lease(), redis.Z{Score: float64(time.Now().Unix() - 5), Member: "t0"})
+		}, "pending", "pending"},
+		"no lease": {func(ctx context.Context, rdb *redis.Client, k laneKeys) { rdb.Del(ctx, k.lease()) }, "pending", "pending"},
+		"no lease, and another's": {func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.lease())
+			rdb.ZAdd(ctx, k.lease(), redis.Z{Score: float64(time.Now().Unix() + 60), Member: "elsewhere"})
+		}, "active", "pending"},
+		"due": {func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.lease(), k.active())
+			rdb.ZAdd(ctx, k.scheduled(), redis.Z{Score: float64(time.Now().Unix()), Member: "t0"})
+		}, "pending", "pending"},
+		"due again": {func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.lease(), k.active())
+			rdb.ZAdd(ctx, k.retry(), redis.Z{Score: float64(time.Now().Unix()), Member: "t0"})
+		}, "pending", "pending"},
+		"not due": {func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.lease(), k.active())
+			rdb.ZAdd(ctx, k.retry(), redis.Z{Score: float64(time.Now().Unix() + 60), Member: "t0"})
+		}, "retry", "retry"},
+		"archived": {func(ctx context.Context, rdb *redis.Client, k laneKeys) {
+			rdb.Del(ctx, k.lease(), k.active())
+			rdb.ZAdd(ctx, k.archived(), redis.Z{Score: float64(time.Now().Unix()), Member: "t0"})
+			rdb.HSet(ctx, k.task("t0"), "state", "archived")
+		}, "dead", "dead"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb := testkit.Redis(t)
+			ctx, k := t.Context(), keysOf("m", tasks.Live)
+			enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 1)...)
+			lease(t, rdb, tasks.Live, 1)
+			c.damage(ctx, rdb, k)
+			m := NewMaintenance(rdb, nil)
+			m.read = time.Now()
+			for _, want := range []string{c.glanced, c.compared} {
+				if err := m.sweep(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if got := whereabouts(t, rdb, k, "t0"); got != want {
+					t.Errorf("t0 is in %q, want %q", got, want)
+				}
+				m.read = time.Now().Add(-readEvery)
+			}
+		})
+	}
+}

@@ -32,8 +32,9 @@ const (
 
 	// registerEvery is how often a server names its queues in asynq's registry (T8).
 	registerEvery = 30 * time.Second
-	// forwardEvery is how often due retries go back to their lane.
-	forwardEvery = time.Second
+	// forwardEvery is how often asynq sends due retries back to their lane. Beside a worker Maintenance does so every
+	// second, and for lanes without a worker too.
+	forwardEvery = 5 * time.Second
 )
 
 // ServerOptions may be nil.
