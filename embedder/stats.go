@@ -116,7 +116,7 @@ func (c Counts) Outcomes() int64 {
 
 // memoryAge is how old the figures of [Memory] may be: long enough for their cost to vanish, short enough
 // for a page that people look at.
-const memoryAge = 10 * time.Second
+const memoryAge = 30 * time.Second
 
 // measure renews the figures of memory if they are old. It reads them without the lock, which it takes to
 // keep them; who comes meanwhile gets the old ones.

@@ -104,7 +104,7 @@ func (m *measured) Memory() embedder.Memory {
 	return embedder.Memory{Weights: embedder.MemoryUse{Shared: int64(m.asked)}}
 }
 
-// TestStatsMemory checks that memory, which costs milliseconds to read, is read every ten seconds at most,
+// TestStatsMemory checks that memory, which costs milliseconds to read, is read every thirty seconds at most,
 // and that a model which does not tell is named as that.
 func TestStatsMemory(t *testing.T) {
 	t.Parallel()
@@ -127,7 +127,7 @@ func TestStatsMemory(t *testing.T) {
 			if got := m.Stats().Memory.Weights.Shared; got != want {
 				t.Errorf("reading %d, want %d", got, want)
 			}
-			time.Sleep(5 * time.Second)
+			time.Sleep(15 * time.Second)
 		}
 	})
 	b := &loadBench{}
