@@ -14,6 +14,7 @@
 // batch of texts as they come wastes most of the machine, while rows of equal length waste nothing. The
 // engine therefore works in generations: everything that waits is sorted longest first and divided into
 // batches within a token budget, where it costs least; what arrives meanwhile forms the next generation.
+// When less than a full batch for each runner is left, it is divided into smaller ones, so that all end together.
 // No row can be overtaken for ever, since a generation ends before the next begins. Search queries, whose
 // callers wait, have a generation of their own, which goes first, and a runner of their own.
 package embedder

@@ -32,7 +32,6 @@ type Engine struct {
 	pending pending
 	inside  int           // callers between enter and exit
 	drained chan struct{} // made by Close, closed when nobody is inside
-	running int           // batches inside the model
 	divided int64         // batches that failed and were searched
 	rate    float64       // tokens per second of one runner, smoothed; 0 before the first batch
 	closed  chan struct{} // made by the first Close, closed when it has ended
@@ -305,7 +304,7 @@ func (e *Engine) Stats() EngineStats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return EngineStats{
-		WaitingTexts: e.pending.texts, WaitingTokens: e.pending.tokens, Running: e.running,
+		WaitingTexts: e.pending.texts, WaitingTokens: e.pending.tokens, Running: e.pending.busy,
 		Inside: e.inside, Divided: e.divided, TokensPerSecond: e.rate, Backlog: Seconds(e.backlogLocked()),
 	}
 }

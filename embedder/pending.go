@@ -99,6 +99,10 @@ const callCost = 16
 // Smaller ones lose more to callCost than a second core brings.
 const minShare = 64
 
+// minEnd is the smallest batch, in tokens, into which the end of a generation is divided so that the runners end
+// together.
+const minEnd = 256
+
 // limits bound a batch.
 type limits struct {
 	tokens int  // computed ones; a longer row is a batch of its own
@@ -124,9 +128,9 @@ func (l limits) fit(n, longest, tokens int) bool {
 	return n == 1 || n <= l.texts && l.computed(n, longest, tokens) <= l.tokens && n*longest <= packedWidth*l.tokens
 }
 
-// share returns the limits under which a generation of so many tokens makes work for all runners.
-func (l limits) share(tokens, runners int) limits {
-	l.tokens = min(l.tokens, max(minShare, (tokens+runners-1)/runners))
+// share returns the limits under which so many tokens make as many batches at least.
+func (l limits) share(tokens, batches int) limits {
+	l.tokens = min(l.tokens, max(minShare, (tokens+batches-1)/batches))
 	return l
 }
 
@@ -163,22 +167,41 @@ func cut(lengths []int, lim limits) []int {
 // next one.
 type queue struct {
 	arriving []*entry // in order of arrival
+	more     int      // tokens of arriving
 	current  []*entry // longest first
+	tokens   int      // of current
 	sizes    []int    // of the batches that current is divided into
+	ending   bool     // current is divided so that the runners end together
 }
 
 // turn makes a generation of the arrivals.
-func (q *queue) turn(lim limits, runners int) {
-	q.current, q.arriving = q.arriving, nil
+func (q *queue) turn() {
+	q.current, q.tokens = q.arriving, q.more
+	q.arriving, q.more = nil, 0
 	// Stable, so that equals keep their order of arrival.
 	slices.SortStableFunc(q.current, func(a, b *entry) int { return cmp.Compare(len(b.ids), len(a.ids)) })
+	q.sizes, q.ending = nil, false
+}
+
+// divide divides what is left of the generation into batches, if that is to be done: when it begins, and when less than a
+// full batch for each runner is left, what would follow included. Then every runner gets its share; and where others are
+// busy, who become free at some other time, two smaller ones, lest one of them begins a full batch when there is nothing
+// else to do.
+func (q *queue) divide(lim limits, runners int, busy bool) {
+	last := q.tokens+q.more <= runners*lim.tokens
+	if q.sizes != nil && (q.ending || !last) {
+		return
+	}
+	q.ending = last
+	batches := runners
+	if last && busy && q.tokens >= 2*runners*minEnd {
+		batches = 2 * runners
+	}
 	lengths := make([]int, len(q.current))
-	tokens := 0
 	for i, e := range q.current {
 		lengths[i] = len(e.ids)
-		tokens += len(e.ids)
 	}
-	q.sizes = cut(lengths, lim.share(tokens, runners))
+	q.sizes = cut(lengths, lim.share(q.tokens, batches))
 }
 
 // next takes the next batch of the generation, without the rows whose caller has left meanwhile; it may be
@@ -187,6 +210,7 @@ func (q *queue) next() []*entry {
 	n := q.sizes[0]
 	var rows []*entry
 	for i, e := range q.current[:n] {
+		q.tokens -= len(e.ids)
 		if !e.call.over {
 			rows = append(rows, e)
 		}
@@ -200,6 +224,7 @@ func (q *queue) next() []*entry {
 type pending struct {
 	lim     limits
 	runners int
+	busy    int // of the runners
 	queues  [lanes]queue
 	texts   int // rows waiting, those of callers who left included until their turn comes
 	tokens  int
@@ -213,6 +238,7 @@ func (p *pending) add(c *call) {
 	for _, e := range c.entries {
 		p.texts++
 		p.tokens += len(e.ids)
+		q.more += len(e.ids)
 	}
 }
 
@@ -241,8 +267,9 @@ func (p *pending) take(l lane) []*entry {
 	q := &p.queues[l]
 	for p.waiting(l) > 0 {
 		if len(q.current) == 0 {
-			q.turn(p.lim, p.runners)
+			q.turn()
 		}
+		q.divide(p.lim, p.runners, p.busy > 0)
 		p.forget(q.current[:q.sizes[0]])
 		if rows := q.next(); len(rows) > 0 {
 			return rows

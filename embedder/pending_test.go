@@ -150,6 +150,36 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
+// TestEndOfGeneration looks at the batches of level rows, of which a full batch has four.
+func TestEndOfGeneration(t *testing.T) {
+	t.Parallel()
+	const row, full = 256, 4
+	for name, tt := range map[string]struct {
+		rows, runners, busy, later int // later: rows that arrive while the second batch waits
+		want                       []int
+	}{
+		"one runner":            {10, 1, 0, 0, []int{2, 4, 4}},
+		"idle runners share":    {6, 2, 0, 0, []int{3, 3}},
+		"busy ones end with us": {16, 2, 1, 0, []int{4, 4, 2, 2, 2, 2}},
+		"more follows":          {16, 2, 1, 8, []int{4, 4, 4, 4, 2, 2, 2, 2}},
+		"a little follows":      {16, 2, 1, 1, []int{4, 4, 4, 1, 1, 1, 1, 1}},
+		"too little to divide":  {3, 2, 1, 0, []int{1, 1, 1}}, // as without busy ones: two shares of a row and a half
+		"three runners":         {20, 3, 2, 0, []int{4, 4, 2, 2, 2, 2, 2, 2}},
+	} {
+		p := &pending{lim: limits{tokens: full * row, texts: 100, packed: true}, runners: tt.runners, busy: tt.busy}
+		p.add(callOf(documents, rowsOf(slices.Repeat([]int{row}, tt.rows)...), time.Time{}))
+		var got []int
+		for rows := p.next(); rows != nil; rows = p.next() {
+			if got = append(got, len(rows)); len(got) == 1 && tt.later > 0 {
+				p.add(callOf(documents, rowsOf(slices.Repeat([]int{row}, tt.later)...), time.Time{}))
+			}
+		}
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: batches of %v rows, want %v", name, got, tt.want)
+		}
+	}
+}
+
 // TestQueriesFirst takes one row at a time while both lanes are full: documents keep their share.
 func TestQueriesFirst(t *testing.T) {
 	t.Parallel()

@@ -95,7 +95,7 @@ func (e *Engine) startLocked(rows []*entry, cancel context.CancelCauseFunc) *bat
 	for _, en := range rows {
 		en.batch = b
 	}
-	e.running++
+	e.pending.busy++
 	return b
 }
 
@@ -119,7 +119,7 @@ func (e *Engine) runBatch(ctx context.Context, b *batch) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.running--
+	e.pending.busy--
 }
 
 // try makes one native call of some rows of a batch, longest first, and answers them if it succeeds. An
