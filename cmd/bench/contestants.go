@@ -25,6 +25,8 @@ type measure struct {
 	Padded  int     `json:"padded_tokens"` // computed, padding included; 0 if unknown
 	PeakKB  int64   `json:"peak_kb"`       // of the process that embeds
 	Flop    float64 `json:"flop"`          // of the matrix limit only
+
+	Began time.Time `json:"began,omitzero"` // in a race only
 }
 
 func (m measure) tokensPerSecond() float64 { return float64(m.Tokens) / m.Seconds }
@@ -62,18 +64,19 @@ func (b *bench) settings(observer embedder.Observer) engine.Settings {
 	}
 }
 
-// runEngine embeds all texts with the engine alone, in this process.
-func (b *bench) runEngine(ctx context.Context, texts []string) (measure, error) {
+// runEngine embeds all texts with the engine alone, in this process, after others that warm it.
+func (b *bench) runEngine(ctx context.Context, warm, texts []string) (measure, error) {
 	var pads padCounter
 	e, err := engine.Open(ctx, slog.New(slog.DiscardHandler), b.settings(&pads))
 	if err != nil {
 		return measure{}, err
 	}
-	if _, err := e.EmbedAll(ctx, texts[:min(64, len(texts))]); err != nil { // warm
+	if _, err := e.EmbedAll(ctx, warm); err != nil {
 		return measure{}, err
 	}
 	pads.tokens.Store(0)
 	pads.padded.Store(0)
+	awaitStart()
 	begun := time.Now()
 	results, err := e.EmbedAll(ctx, texts)
 	took := time.Since(begun)
@@ -87,7 +90,7 @@ func (b *bench) runEngine(ctx context.Context, texts []string) (measure, error) 
 		}
 		tokens += r.Tokens
 	}
-	m := measure{Seconds: took.Seconds(), Texts: len(texts), Tokens: tokens, Padded: int(pads.padded.Load())}
+	m := measure{Seconds: took.Seconds(), Texts: len(texts), Tokens: tokens, Padded: int(pads.padded.Load()), Began: begun}
 	return m, e.Close(ctx)
 }
 
@@ -120,6 +123,7 @@ func (b *bench) runLimit(ctx context.Context, graph string, flop float64) (measu
 		group.Wait()
 	}
 	run(2)
+	awaitStart()
 	begun := time.Now()
 	run(each)
 	took := time.Since(begun)
@@ -129,5 +133,5 @@ func (b *bench) runLimit(ctx context.Context, graph string, flop float64) (measu
 	if err := session.Close(); err != nil {
 		return measure{}, err
 	}
-	return measure{Seconds: took.Seconds(), Flop: flop * each * float64(runtime.GOMAXPROCS(0))}, rt.Close()
+	return measure{Seconds: took.Seconds(), Flop: flop * each * float64(runtime.GOMAXPROCS(0)), Began: begun}, rt.Close()
 }

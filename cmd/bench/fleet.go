@@ -49,8 +49,8 @@ func startRedis(ctx context.Context, dir string) (addr string, stop func(), err 
 }
 
 // runFleet takes the texts through everything: a producer, Redis, a worker process, the store. The clock
-// runs from the first text enqueued to the last vector readable.
-func (b *bench) runFleet(ctx context.Context, redisAddr string, texts []string) (measure, error) {
+// runs from the first text enqueued to the last vector readable; before that the other texts warm all of it.
+func (b *bench) runFleet(ctx context.Context, redisAddr string, warm, texts []string) (measure, error) {
 	conn, err := queue.Parse("redis://" + redisAddr)
 	if err != nil {
 		return measure{}, err
@@ -65,10 +65,7 @@ func (b *bench) runFleet(ctx context.Context, redisAddr string, texts []string) 
 	if err := worker.Start(); err != nil {
 		return measure{}, fmt.Errorf("starting the worker: %w", err)
 	}
-	m, err := b.throughFleet(ctx, conn, texts)
-	if err == nil {
-		m.Padded, err = paddedTokens(ctx, probes)
-	}
+	m, err := warmAndMeasure(ctx, conn, probes, warm, texts)
 	_ = worker.Process.Signal(syscall.SIGTERM)
 	if waitErr := worker.Wait(); err == nil && waitErr != nil {
 		err = fmt.Errorf("stopping the worker: %w", waitErr)
@@ -77,7 +74,7 @@ func (b *bench) runFleet(ctx context.Context, redisAddr string, texts []string) 
 	return m, err
 }
 
-func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []string) (measure, error) {
+func warmAndMeasure(ctx context.Context, conn queue.Conn, probes string, warm, texts []string) (measure, error) {
 	f, err := openFleet(ctx, conn)
 	if err != nil {
 		return measure{}, err
@@ -86,6 +83,16 @@ func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []strin
 	if err := awaitReady(ctx, f); err != nil {
 		return measure{}, err
 	}
+	first, err := through(ctx, f, probes, warm, measure{})
+	if err != nil {
+		return measure{}, err
+	}
+	awaitStart()
+	return through(ctx, f, probes, texts, first)
+}
+
+// through takes texts through a fleet that did before what is given.
+func through(ctx context.Context, f *fleet.Fleet, probes string, texts []string, before measure) (measure, error) {
 	begun := time.Now()
 	for part := range slices.Chunk(texts, produced) {
 		if err := produce(ctx, f, part); err != nil {
@@ -97,17 +104,19 @@ func (b *bench) throughFleet(ctx context.Context, conn queue.Conn, texts []strin
 		if err != nil {
 			return measure{}, err
 		}
-		var done store.Stats
+		var stats store.Stats
 		for _, s := range spaces {
-			done = s // there is one at most
+			stats = s // there is one at most
 		}
-		if done.Documents == int64(len(texts)) {
-			return measure{Seconds: time.Since(begun).Seconds(), Texts: len(texts), Tokens: int(done.Tokens)}, nil
+		took, done := time.Since(begun), int(stats.Documents)-before.Texts
+		if done == len(texts) {
+			padded, err := paddedTokens(ctx, probes)
+			return measure{Seconds: took.Seconds(), Texts: done, Tokens: int(stats.Tokens) - before.Tokens, Padded: padded - before.Padded, Began: begun}, err
 		}
-		if time.Since(begun) > 10*time.Minute {
+		if took > 10*time.Minute {
 			return measure{}, errors.New("the fleet did not finish within 10 minutes")
 		}
-		time.Sleep(nextLook(time.Since(begun), done.Documents, int64(len(texts))))
+		time.Sleep(nextLook(took, int64(done), int64(len(texts))))
 	}
 }
 

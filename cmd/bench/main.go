@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
@@ -25,8 +26,9 @@ type bench struct {
 	worker, python, peers string
 	out                   string
 	rounds, texts         int
-	self                  string // this binary
-	dir                   string // scratch
+	self                  string   // this binary
+	dir                   string   // scratch
+	limit                 []string // the matrix limit's graph and its operations
 }
 
 func main() {
@@ -85,15 +87,21 @@ func (b *bench) child(ctx context.Context, name string, args []string) error {
 		err error
 	)
 	switch name {
-	case "engine", "naive":
-		var texts []string
-		if texts, err = readLines(args[0]); err != nil {
+	case "engine", "fleet", "naive":
+		var warm, texts []string
+		if warm, err = readLines(args[0]); err != nil {
 			return err
 		}
-		if name == "engine" {
-			m, err = b.runEngine(ctx, texts)
-		} else {
-			m, err = b.runNaive(ctx, args[1], texts)
+		if texts, err = readLines(args[1]); err != nil {
+			return err
+		}
+		switch name {
+		case "engine":
+			m, err = b.runEngine(ctx, warm, texts)
+		case "fleet":
+			m, err = b.withRedis(ctx, func(addr string) (measure, error) { return b.runFleet(ctx, addr, warm, texts) })
+		default:
+			m, err = b.runNaive(ctx, args[2], warm, texts)
 		}
 	case "limit":
 		var flop float64
@@ -119,32 +127,39 @@ func (b *bench) all(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	texts, err := makeTexts(b.texts)
+	texts, err := makeTexts(b.texts + warmTexts)
 	if err != nil {
 		return err
 	}
-	if err := writeTexts(b.textsPath(), texts); err != nil {
+	texts, warm := texts[:b.texts], texts[b.texts:]
+	if err := errors.Join(writeTexts(b.textsPath(), texts), writeTexts(b.warmPath(), warm)); err != nil {
 		return err
 	}
-	list, err := b.contestants(ctx, texts)
+	list, err := b.heats(ctx)
 	if err != nil {
 		return err
 	}
 	results := map[string][]measure{}
 	for round := range b.rounds {
-		for _, c := range list {
-			m, err := c.run(ctx)
+		for _, h := range list {
+			measures, err := h.run(ctx)
 			if err != nil {
-				return fmt.Errorf("%s, round %d: %w", c.name, round+1, err)
+				return fmt.Errorf("%s, round %d: %w", strings.Join(h.names, " and "), round+1, err)
 			}
-			fmt.Printf("round %d  %-12s %s\n", round+1, c.name, m)
-			results[c.name] = append(results[c.name], m)
+			for i, m := range measures {
+				fmt.Printf("round %d  %-12s %s\n", round+1, h.names[i], m)
+				results[h.names[i]] = append(results[h.names[i]], m)
+			}
 		}
 	}
 	return b.report(results)
 }
 
+// warmTexts is how many texts a contestant embeds before it is measured.
+const warmTexts = 64
+
 func (b *bench) textsPath() string { return filepath.Join(b.dir, "texts.jsonl") }
+func (b *bench) warmPath() string  { return filepath.Join(b.dir, "warm.jsonl") }
 
 func writeTexts(path string, texts []string) error {
 	f, err := os.Create(path)
@@ -160,34 +175,34 @@ func writeTexts(path string, texts []string) error {
 	return f.Close()
 }
 
-// A contestant is one way to do the work.
-type contestant struct {
-	name string
-	run  func(context.Context) (measure, error)
+// A heat is one contestant, or several in the same seconds.
+type heat struct {
+	names []string
+	run   func(context.Context) ([]measure, error)
 }
 
-// contestants returns those that can run here, in the order of a round.
-func (b *bench) contestants(ctx context.Context, texts []string) ([]contestant, error) {
-	list := []contestant{
-		{"engine", func(ctx context.Context) (measure, error) {
-			return b.process(ctx, b.self, b.args("engine", b.textsPath())...)
-		}},
-		{"fleet", func(ctx context.Context) (measure, error) {
-			return b.withRedis(ctx, func(addr string) (measure, error) { return b.runFleet(ctx, addr, texts) })
-		}},
-		{"naive_asynq", func(ctx context.Context) (measure, error) {
-			return b.withRedis(ctx, func(addr string) (measure, error) {
-				return b.process(ctx, b.self, b.args("naive", b.textsPath(), addr)...)
-			})
-		}},
-	}
+// alone is a contestant that runs by itself.
+func alone(name string, run func(context.Context) (measure, error)) heat {
+	return heat{[]string{name}, func(ctx context.Context) ([]measure, error) {
+		m, err := run(ctx)
+		return []measure{m}, err
+	}}
+}
+
+// heats returns those that can run here, in the order of a round.
+func (b *bench) heats(ctx context.Context) ([]heat, error) {
+	naive := alone("naive_asynq", func(ctx context.Context) (measure, error) {
+		return b.withRedis(ctx, func(addr string) (measure, error) {
+			return b.process(ctx, b.self, b.args("naive", b.warmPath(), b.textsPath(), addr)...)
+		})
+	})
 	if b.python == "" {
 		fmt.Println("no Python for the peers (BENCH_PYTHON): plain ONNX Runtime and the matrix limit are left out")
-		return list, nil
+		return []heat{b.race("engine", "fleet"), naive}, nil
 	}
 	if filepath.Base(b.model) != limitModel {
 		fmt.Printf("the matrix limit and the plain runtime are those of %s; with another model they are left out\n", limitModel)
-		return list, nil
+		return []heat{b.race("engine", "fleet"), naive}, nil
 	}
 	graph := filepath.Join(b.dir, "limit.onnx")
 	out, err := exec.CommandContext(ctx, b.python, filepath.Join(b.peers, "limit.py"), graph).Output()
@@ -198,18 +213,29 @@ func (b *bench) contestants(ctx context.Context, texts []string) ([]contestant, 
 	if err := json.Unmarshal(out, &limit); err != nil {
 		return nil, fmt.Errorf("making the matrix limit's graph: %w", err)
 	}
-	return append(list,
-		contestant{"plain_ort", func(ctx context.Context) (measure, error) {
-			return b.process(ctx, b.python, filepath.Join(b.peers, "plain.py"), b.model, b.textsPath())
-		}},
-		contestant{"fp32_limit", func(ctx context.Context) (measure, error) {
-			return b.process(ctx, b.self, b.args("limit", graph, strconv.FormatFloat(limit.Flop, 'f', -1, 64))...)
-		}},
-	), nil
+	b.limit = []string{graph, strconv.FormatFloat(limit.Flop, 'f', -1, 64)}
+	return []heat{b.race("engine", "fleet", "fp32_limit"), naive, alone("plain_ort", func(ctx context.Context) (measure, error) {
+		return b.process(ctx, b.python, filepath.Join(b.peers, "plain.py"), b.model, b.textsPath())
+	})}, nil
+}
+
+// race is a heat of contestants that are compared to a few per cent.
+func (b *bench) race(names ...string) heat {
+	return heat{names, func(ctx context.Context) ([]measure, error) {
+		cmds := make([]*exec.Cmd, len(names))
+		for i, name := range names {
+			args := b.args(name, b.warmPath(), b.textsPath())
+			if name == "fp32_limit" {
+				args = b.args("limit", b.limit...)
+			}
+			cmds[i] = exec.CommandContext(ctx, b.self, args...)
+		}
+		return race(ctx, cmds...)
+	}}
 }
 
 func (b *bench) args(child string, args ...string) []string {
-	return append([]string{"-child", child, "-model", b.model, "-onnxruntime", b.library, "-cache", b.cache, "--"}, args...)
+	return append([]string{"-child", child, "-model", b.model, "-onnxruntime", b.library, "-cache", b.cache, "-worker", b.worker, "--"}, args...)
 }
 
 // process runs a contestant in a process of its own and reads the measure it prints.
