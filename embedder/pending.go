@@ -187,14 +187,14 @@ func (q *queue) turn() {
 // full batch for each runner is left, what would follow included. Then every runner gets its share; and where others are
 // busy, who become free at some other time, two smaller ones, lest one of them begins a full batch when there is nothing
 // else to do.
-func (q *queue) divide(lim limits, runners int, busy bool) {
+func (q *queue) divide(lim limits, runners, busy int) {
 	last := q.tokens+q.more <= runners*lim.tokens
 	if q.sizes != nil && (q.ending || !last) {
 		return
 	}
 	q.ending = last
 	batches := runners
-	if last && busy && q.tokens >= 2*runners*minEnd {
+	if last && busy > 0 && q.tokens >= 2*runners*minEnd {
 		batches = 2 * runners
 	}
 	lengths := make([]int, len(q.current))
@@ -269,7 +269,7 @@ func (p *pending) take(l lane) []*entry {
 		if len(q.current) == 0 {
 			q.turn()
 		}
-		q.divide(p.lim, p.runners, p.busy > 0)
+		q.divide(p.lim, p.runners, p.busy)
 		p.forget(q.current[:q.sizes[0]])
 		if rows := q.next(); len(rows) > 0 {
 			return rows

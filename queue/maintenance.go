@@ -132,7 +132,8 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 	var errs []error
 	for i, due := range m.glance(ctx, lanes) {
 		l := lanes[i]
-		if err := l.tidy(ctx, due, read, suspects); err != nil {
+		due.reap = due.reap || read
+		if err := l.tidy(ctx, due, suspects); err != nil {
 			errs = append(errs, fmt.Errorf("lane %s of %s: %w", l.lane, l.model, err))
 		}
 		if trim {
@@ -214,10 +215,10 @@ func before(first *redis.ZSliceCmd, limit int64) bool {
 	return len(list) > 0 && list[0].Score < float64(limit)
 }
 
-// tidy does what is due, and in any case looks for abandoned tasks if read says so.
-func (l laneSweep) tidy(ctx context.Context, d due, read bool, charged suspects) error {
+// tidy does what is due.
+func (l laneSweep) tidy(ctx context.Context, d due, charged suspects) error {
 	errs := []error{d.err}
-	if d.reap || read {
+	if d.reap {
 		errs = append(errs, l.reapAll(ctx, charged))
 	}
 	if d.forward {
