@@ -31,6 +31,14 @@ type measure struct {
 
 func (m measure) tokensPerSecond() float64 { return float64(m.Tokens) / m.Seconds }
 
+// plus is two runs of a contestant as one.
+func (m measure) plus(n measure) measure {
+	return measure{
+		Seconds: m.Seconds + n.Seconds, Texts: m.Texts + n.Texts, Tokens: m.Tokens + n.Tokens, Padded: m.Padded + n.Padded,
+		PeakKB: max(m.PeakKB, n.PeakKB), Flop: m.Flop + n.Flop,
+	}
+}
+
 func readLines(path string) ([]string, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

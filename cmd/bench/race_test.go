@@ -88,3 +88,11 @@ func TestWithin(t *testing.T) {
 		}
 	}
 }
+
+func TestTwoRunsAsOne(t *testing.T) {
+	t.Parallel()
+	sum := measure{Seconds: 1, Texts: 2, Tokens: 30, Padded: 40, PeakKB: 5, Flop: 6}.plus(measure{Seconds: 3, Texts: 2, Tokens: 30, Padded: 50, PeakKB: 4, Flop: 6})
+	if want := (measure{Seconds: 4, Texts: 4, Tokens: 60, Padded: 90, PeakKB: 5, Flop: 12}); sum != want {
+		t.Errorf("two runs are %+v, want %+v", sum, want)
+	}
+}
