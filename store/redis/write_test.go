@@ -104,6 +104,28 @@ func TestRecordsThatShareAScript(t *testing.T) {
 	}
 }
 
+// Where no document of a script is there before, none is looked at but those that the script itself has written.
+func TestADocumentTwiceInANewScript(t *testing.T) {
+	t.Parallel()
+	s := New(testkit.Redis(t))
+	var writes []*write
+	for _, version := range []int64{2, 1, 3} {
+		writes = append(writes, putOf(t, s, storetest.Record("new", fmt.Sprintf("version %d", version), version)))
+	}
+	s.run(t.Context(), writes)
+	for i, want := range []bool{true, false, true} {
+		if w := writes[i]; w.err != nil || w.yes != want {
+			t.Errorf("write %d: %v, %v, want %v", i, w.yes, w.err, want)
+		}
+	}
+	if got, err := s.Get(t.Context(), "minilm", "new"); err != nil || got.Document.Text != "version 3" {
+		t.Errorf("the document is %q, %v", got.Document.Text, err)
+	}
+	if stats, err := s.Stats(t.Context(), "minilm"); err != nil || stats[storetest.SpaceA].Documents != 1 {
+		t.Errorf("the counts are %+v, %v, want one document", stats, err)
+	}
+}
+
 // TestScriptsAreBounded checks that no script takes more than its share, and that none is lost at the bounds.
 func TestScriptsAreBounded(t *testing.T) {
 	t.Parallel()
