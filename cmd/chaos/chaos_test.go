@@ -37,8 +37,8 @@ func TestSmallStorm(t *testing.T) {
 	err := run(t.Context(), []string{
 		"-worker", worker, "-model", testkit.DefaultModel(t), "-onnxruntime", testkit.ONNXRuntime(t),
 		"-texts", "300", "-workers", "2", "-concurrency", "64", "-storm", "8s", "-kill-every", "3s", "-redis-kills", "1",
-		"-traps", "panic,endless", "-limit", "5m",
-		"-bound", "60s", // make chaos keeps 35 s; here other packages' tests have the cores
+		"-traps", "panic,endless", "-ahead", "1s", "-long", "2", "-share", "0.5", "-limit", "8m",
+		"-bound", "60s", // make chaos keeps 10 s; here other packages' tests have the cores
 	}, func(name string) (string, bool) {
 		if name != "EMBEDFLEET_CACHE" {
 			return "", false

@@ -32,6 +32,7 @@ type plan struct {
 	texts      int
 	workers    int
 	leases     int           // of each worker at once; 0 is its default
+	ahead      time.Duration // what a worker has in hand at most
 	storm      time.Duration // how long anything is killed
 	killEvery  time.Duration // a worker
 	redisKills int           // spread over the storm
@@ -108,6 +109,7 @@ func parse(args []string, getenv boot.Getenv) (plan, error) {
 	flags.IntVar(&p.texts, "texts", 5000, "good texts")
 	flags.IntVar(&p.workers, "workers", 3, "worker processes")
 	flags.IntVar(&p.leases, "concurrency", 0, "texts that a worker leases at once; 0 is its default")
+	flags.DurationVar(&p.ahead, "ahead", 5*time.Second, "work that a worker has in hand at most")
 	flags.DurationVar(&p.storm, "storm", 90*time.Second, "how long anything is killed")
 	flags.DurationVar(&p.killEvery, "kill-every", 6*time.Second, "time between two kill -9 of workers")
 	flags.IntVar(&p.redisKills, "redis-kills", 2, "how often Redis is killed")

@@ -124,7 +124,7 @@ func (s *stage) run(ctx context.Context) error {
 	}
 	worker := []string{
 		s.worker, "--model", s.model, "--alias", alias, "--redis-url", s.url, "--onnxruntime", s.library, "--cache", s.cache,
-		"--http", "127.0.0.1:0", "--runners", "1", "--grace", "5s",
+		"--http", "127.0.0.1:0", "--runners", "1", "--grace", "5s", "--ahead", s.ahead.String(),
 	}
 	if s.leases > 0 {
 		worker = append(worker, "--concurrency", strconv.Itoa(s.leases))

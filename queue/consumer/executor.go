@@ -22,6 +22,7 @@ type batch struct {
 	probe  bool            // of the circuit breaker
 	ctx    context.Context //nolint:containedctx // of the handler's call
 	cancel context.CancelCauseFunc
+	free   func() // lets who is to run alone pass; any number of times
 
 	mu       sync.Mutex
 	runs     map[*run]struct{} // whose leases are to be renewed
@@ -32,6 +33,7 @@ type batch struct {
 // execute hands a batch to the handler, and returns when the handler has returned. One that is to run alone waits until
 // the others have nothing in hand.
 func (p *pool) execute(b *batch, runs []*run) {
+	defer b.free()
 	defer b.cancel(nil)
 	defer b.end()
 	for _, other := range p.others {

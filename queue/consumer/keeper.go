@@ -23,8 +23,9 @@ func (p *pool) keep(ctx context.Context) {
 		case <-ticker.C:
 		}
 		byLane := map[*lane][]*run{}
+		still := p.still()
 		for _, b := range p.batches() {
-			p.end(b)
+			p.end(b, still)
 			byLane[b.lane] = append(byLane[b.lane], b.all()...)
 		}
 		for l, runs := range byLane {
@@ -33,21 +34,46 @@ func (p *pool) keep(ctx context.Context) {
 	}
 }
 
-// end ends tasks of a batch that the handler has lost, or keeps for too long after their deadline.
-func (p *pool) end(b *batch) {
+// forgotten reports whether no native call has had anything of a task for longer than it could have to wait for all
+// that the pool has in hand.
+func (p *pool) forgotten(r *run) bool { return r.clock.idle() > r.clock.bound+overtaken*p.limiter.ahead }
+
+// still reports whether all of the pool's tasks are forgotten: nothing happens any more.
+func (p *pool) still() bool {
+	for _, b := range p.batches() {
+		for _, r := range b.unreported() {
+			if !p.forgotten(r) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// end ends tasks of a batch that the handler has lost, or keeps for too long after their deadline. It has lost a task
+// that is forgotten while others that were leased later are done, or while nothing happens.
+func (p *pool) end(b *batch, still bool) {
 	p.mu.Lock()
 	newest := p.newest
 	p.mu.Unlock()
 	var late []decision
-	for _, r := range b.unreported() {
-		if newest.After(r.leased) && r.clock.idle() > r.clock.bound+overtaken*p.limiter.ahead {
+	left := b.unreported()
+	deaf := 0
+	for _, r := range left {
+		if p.forgotten(r) && (still || newest.After(r.leased)) {
 			r.clock.end()
 		}
 		if r.clock.overdue() >= overdueGrace && r.decide() {
 			late = append(late, p.judge(r, deadlineError{r.clock.bound}, b.probe))
 		}
+		if r.clock.overdue() >= overdueGrace {
+			deaf++
+		}
 	}
 	p.settler.settle(late)
+	if deaf > 0 && deaf == len(left) { // nobody waits for a handler that may never come back
+		b.free()
+	}
 }
 
 // renew renews leases of one lane. Whoever is lost is given up: the task may be another worker's.

@@ -21,7 +21,7 @@ const (
 	// handler that is deaf to its context must not keep it for ever.
 	overdueGrace = 10 * time.Second
 	// overtaken is how many times what a pool has in hand a task may be left without a native call, beyond its own
-	// bound, while tasks that were leased later are done: whoever handles it has lost it.
+	// bound, before it is taken for forgotten.
 	overtaken = 4
 )
 

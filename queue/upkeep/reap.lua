@@ -9,7 +9,7 @@
 --   alive     its lease holds, or it is not active any more: nothing was done
 --   returned  it is at the head of its lane again, no retry charged
 --   gone      its hash is gone: the id was taken out of the lists
---   suspect   it has crashed too often; it stays active under a new lease of 30 s, for the caller to move
+--   suspect   it has crashed too often; it stays active under a new lease of 5 s, for the caller to move
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local since = time[1] .. string.format('%06d', tonumber(time[2])) .. '000'
@@ -45,7 +45,7 @@ local function take(hash, id, worker)
 	end
 	redis.call('HDEL', hash, 'holder') -- whoever had it is fenced off
 	if crashes(hash, worker) >= tonumber(ARGV[1]) then
-		redis.call('ZADD', KEYS[2], now + 30, id)
+		redis.call('ZADD', KEYS[2], now + 5, id)
 		return 'suspect'
 	end
 	redis.call('LREM', KEYS[1], 0, id)
