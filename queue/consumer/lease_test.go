@@ -233,12 +233,18 @@ func TestDeadlinesAreOwnWork(t *testing.T) {
 				time.Sleep(10 * time.Minute)
 			case "t1": // works on for too long
 				call(ctx, time.Hour)
+			case "t2": // for whom the first one waits
+				for range 65 {
+					call(ctx, time.Minute)
+				}
 			}
 			return context.Cause(ctx)
 		})
 		sweep(t, rdb)
 		serve(t, rdb, h, &Options{Batch: batch, Logger: silent, Cost: Cost{Rate: 1000}}, tasks.Live)
-		enqueue(t, rdb, &queue.ClientOptions{MaxRetry: 1}, manyTasks(tasks.Live, 2)...)
+		list := manyTasks(tasks.Live, 3)
+		list[2].Timeout = 2 * time.Hour
+		enqueue(t, rdb, &queue.ClientOptions{MaxRetry: 1}, list...)
 		time.Sleep(61 * time.Second)
 		if n := len(letters(t, rdb, tasks.Live)); n != 0 || whereabouts(t, rdb, tasks.Live, "t1") != "retry" {
 			t.Errorf("after its deadline the long one is in %q", whereabouts(t, rdb, tasks.Live, "t1"))
