@@ -33,7 +33,7 @@ func (o observer) Ran(job, outcome string, r scheduler.Report, _ time.Duration) 
 	o.metrics.Run(job, outcome)
 	o.metrics.Traffic(job, r.Requests, r.Bytes)
 	for what, n := range map[string]int{
-		"new": r.New, "stored": r.Stored, "repeated": r.Repeated, "dropped": r.Dropped, "refused": r.Refused,
+		"new": r.New, "updated": r.Updated, "stored": r.Stored, "repeated": r.Repeated, "dropped": r.Dropped, "refused": r.Refused,
 	} {
 		o.metrics.Documents(job, what, n)
 	}

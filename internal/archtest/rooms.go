@@ -82,10 +82,10 @@ var Rooms = []Room{
 
 	{"scheduler", "when documents enter without a human, and the one order of steps", []string{"tasks", "vector"},
 		[]string{"github.com/robfig/cron/v3"}},
-	{"scheduler/ledger", "what crawlers must remember, in Redis", []string{"scheduler", "scheduler/dart"}, []string{goRedis}},
+	{"scheduler/ledger", "what crawlers must remember, in Redis", []string{"scheduler"}, []string{goRedis}},
 	{"scheduler/dart", "filings from OpenDART become documents", []string{"scheduler", "vector"}, []string{xtext}},
-	{"scheduler/news", "feeds and Naver's search become documents", []string{"scheduler", "vector"},
-		[]string{"github.com/mmcdole/gofeed", xsync, xtext}},
+	{"scheduler/news", "feeds and Naver's search become documents", []string{"scheduler", "tasks", "vector"},
+		[]string{xsync, xtext}},
 	{"scheduler/alike", "news that say the same as earlier news are marked", []string{"scheduler", "store", "vector"}, nil},
 	{"scheduler/imitation", "answers as OpenDART and feeds do, for tests and demonstrations", []string{"samples"}, []string{xtext}},
 

@@ -1,7 +1,6 @@
 // Package ledger is what crawlers must remember, in Redis: who runs which slot, what was seen, what a quota
-// has left, how feeds fared, how far a backfill came. It implements the small interfaces of scheduler,
-// scheduler/dart and scheduler/news, owns the key schema below, and knows nothing of sources and items
-// but their names.
+// has left, how feeds fared, how far a backfill came. It implements the small interfaces of scheduler and of the
+// rooms of sources, owns the key schema below, and knows nothing of sources and items but their names.
 //
 // # Key schema
 //
@@ -22,6 +21,7 @@
 //	ef:{crawl:<source>}:latencies      list    none     the last 1024 of them, in milliseconds
 //	ef:{crawl:<source>}:quota:<who>:<day>  string  48 h calls made by a key on a Korean day
 //	ef:{crawl:<source>}:feeds          hash    none     one JSON per feed
+//	ef:{crawl:<source>}:recall         hash    none     feed or interface -> what it brought in two days, JSON, 60 B an item
 //	ef:{crawl:<source>}:compared       hash    none     alias -> number in its change log up to which documents were
 //	                                                    compared for near duplicates
 //	ef:{crawl:<source>}:backfill:<name> hash   none     one per backfill ever begun

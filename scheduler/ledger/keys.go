@@ -19,6 +19,7 @@ func awaitedKey(source string) string         { return prefix(source) + "awaited
 func latenciesKey(source string) string       { return prefix(source) + "latencies" }
 func quotaKey(source, who, day string) string { return prefix(source) + "quota:" + who + ":" + day }
 func feedsKey(source string) string           { return prefix(source) + "feeds" }
+func recallKey(source string) string          { return prefix(source) + "recall" }
 func comparedKey(source string) string        { return prefix(source) + "compared" }
 func backfillKey(source, name string) string  { return prefix(source) + "backfill:" + name }
 func companiesKey(source string) string       { return prefix(source) + "companies" }
