@@ -100,6 +100,7 @@ var Rooms = []Room{
 		[]string{"github.com/rivo/uniseg", "github.com/schollz/progressbar/v3", "golang.org/x/term"}},
 
 	{"internal/filelock", "one process of a host at a time", nil, nil},
+	{"internal/outside", "HTTP to addresses that others chose, never into the own network", nil, nil},
 	{"internal/coalesce", "calls at the same time become one", nil, nil},
 	{"internal/trace", "one text's way through the processes, as OpenTelemetry has it", []string{"tasks", "vector"},
 		[]string{"go.opentelemetry.io/otel"}},

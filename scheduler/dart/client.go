@@ -25,7 +25,6 @@ const (
 	// A call that may work the next time is made this often.
 	callTries  = 3
 	callPause  = 2 * time.Second
-	beginBytes = 200 // of an unreadable body, for the log
 
 	// DefaultQuota leaves a tenth of the service's 20,000 calls a day for people who use the same key.
 	DefaultQuota = 18000
@@ -80,7 +79,7 @@ func NewClient(key Key, quota Quota, opts *ClientOptions) *Client {
 		}
 	}
 	if c.http == nil {
-		c.http = &http.Client{Transport: NewTransport(nil), Timeout: time.Minute}
+		c.http = &http.Client{Transport: NewTransport(nil, nil), Timeout: time.Minute}
 	}
 	plain := *c.http
 	// The service does not redirect; whoever does must not be sent the key.
@@ -213,7 +212,9 @@ func (c *Client) status(endpoint string, body []byte) (Status, error) {
 	case bytes.HasPrefix(trimmed, []byte("{")):
 		err = json.Unmarshal(trimmed, &head)
 	case bytes.HasPrefix(trimmed, []byte("<?xml")), bytes.HasPrefix(trimmed, []byte("<result")):
-		err = xml.Unmarshal(trimmed, &head)
+		if xml.Unmarshal(trimmed, &head) != nil { // whose errors repeat names that stand there
+			err = errors.New("its XML is broken")
+		}
 	default:
 		err = errors.New("neither JSON nor XML nor an archive")
 	}
@@ -227,6 +228,5 @@ func (c *Client) status(endpoint string, body []byte) (Status, error) {
 }
 
 func (c *Client) unreadable(endpoint string, code int, body []byte, err error) error {
-	begin := c.key.redact(string(body[:min(len(body), 4*beginBytes)])) // before it is cut through
-	return &AnswerError{Endpoint: endpoint, Code: code, Begin: strings.ToValidUTF8(begin[:min(len(begin), beginBytes)], "?"), Err: c.key.clean(err)}
+	return &AnswerError{Endpoint: endpoint, Code: code, Bytes: len(body), Err: c.key.clean(err)}
 }
