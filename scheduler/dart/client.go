@@ -23,8 +23,8 @@ const (
 	maxList = 4 << 20  // bytes of a page of 100 filings, which has 30 kB
 	maxZIP  = 64 << 20 // bytes of an archive as it travels; the list of companies has 4 MB
 	// A call that may work the next time is made this often.
-	callTries  = 3
-	callPause  = 2 * time.Second
+	callTries = 3
+	callPause = 2 * time.Second
 
 	// DefaultQuota leaves a tenth of the service's 20,000 calls a day for people who use the same key.
 	DefaultQuota = 18000

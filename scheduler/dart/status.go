@@ -116,9 +116,9 @@ func (e *StatusError) Error() string {
 // half a body, HTTP 5xx. It is worth another try.
 type AnswerError struct {
 	Endpoint string
-	Code     int    // HTTP's
-	Bytes    int    // of the body, which is not repeated: it may be anybody's
-	Err      error  // why it could not be read, or nil
+	Code     int   // HTTP's
+	Bytes    int   // of the body, which is not repeated: it may be anybody's
+	Err      error // why it could not be read, or nil
 }
 
 func (e *AnswerError) Error() string {

@@ -9,6 +9,7 @@ func prefix(source string) string { return "ef:{crawl:" + source + "}:" }
 
 func jobKey(source, job string) string        { return prefix(source) + "job:" + job }
 func slotsKey(source, job string) string      { return prefix(source) + "slots:" + job }
+func runsKey(source, job string) string       { return prefix(source) + "runs:" + job }
 func leaseKey(source, job string) string      { return prefix(source) + "lease:" + job }
 func schedulesKey(source string) string       { return prefix(source) + "schedules" }
 func askedKey(source, job string) string      { return prefix(source) + "asked:" + job }

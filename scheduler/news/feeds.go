@@ -19,6 +19,15 @@ type Feed struct {
 	Private bool `json:"private,omitempty"`
 }
 
+// Check refuses an address that can't be asked.
+func (f Feed) Check() error {
+	u, err := url.Parse(f.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("url: want an http or https address")
+	}
+	return nil
+}
+
 // ParseFeeds reads a list: a JSON array. It names every fault.
 func ParseFeeds(b []byte) ([]Feed, error) {
 	var list []Feed
@@ -28,12 +37,10 @@ func ParseFeeds(b []byte) ([]Feed, error) {
 	var faults []error
 	seen := map[string]bool{}
 	for i, f := range list {
-		u, err := url.Parse(f.URL)
-		switch {
-		case f.Name == "" || seen[f.Name]:
+		if f.Name == "" || seen[f.Name] {
 			faults = append(faults, fmt.Errorf("feed %d: name %q is empty or used twice", i+1, f.Name))
-		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			faults = append(faults, fmt.Errorf("feed %s: want an http or https address", f.Name))
+		} else if err := f.Check(); err != nil {
+			faults = append(faults, fmt.Errorf("feed %s: %w", f.Name, err))
 		}
 		seen[f.Name] = true
 	}
