@@ -86,6 +86,10 @@ var Rooms = []Room{
 	{"scheduler/dart", "filings from OpenDART become documents", []string{"scheduler", "vector"}, []string{xtext}},
 	{"scheduler/news", "feeds and Naver's search become documents", []string{"scheduler", "tasks", "vector"},
 		[]string{xsync, xtext}},
+	{"scheduler/jsonapi", "any interface that answers with JSON becomes documents", []string{"scheduler", "scheduler/news", "tasks", "vector"}, nil},
+	{"scheduler/interval", "a command or a call at each slot, and the documents it gives", []string{"intake", "scheduler", "tasks", "vector"}, nil},
+	{"scheduler/sources", "the file that says what is crawled",
+		[]string{"scheduler", "scheduler/dart", "scheduler/interval", "scheduler/jsonapi", "scheduler/news"}, nil},
 	{"scheduler/alike", "news that say the same as earlier news are marked", []string{"scheduler", "store", "vector"}, nil},
 	{"scheduler/imitation", "answers as OpenDART and feeds do, for tests and demonstrations", []string{"samples"}, []string{xtext}},
 

@@ -103,7 +103,9 @@ func Client(private bool, timeout time.Duration) *http.Client {
 	return &http.Client{Transport: t, Timeout: timeout, CheckRedirect: redirect}
 }
 
-func plainDialer() *net.Dialer { return &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second} }
+func plainDialer() *net.Dialer {
+	return &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+}
 
 // redirect follows a few, to web addresses, and takes nothing along to another host that was meant for the first.
 func redirect(req *http.Request, via []*http.Request) error {

@@ -81,22 +81,23 @@ func (r *Runner) command(ctx context.Context, fill func(string) string) ([]byte,
 	case err != nil:
 		return nil, fmt.Errorf("running %s: %w", argv[0], err)
 	}
-	return out.Bytes(), nil
+	return out.kept.Bytes(), nil
 }
 
-// bounded keeps what is written up to a limit and fails beyond it.
+// bounded keeps what is written up to a limit and fails beyond it. The buffer is not embedded: it would be read into
+// past Write.
 type bounded struct {
-	bytes.Buffer
+	kept  bytes.Buffer
 	limit int
 	over  bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
+	if b.kept.Len()+len(p) > b.limit {
 		b.over = true
 		return 0, errors.New("too much")
 	}
-	return b.Buffer.Write(p)
+	return b.kept.Write(p)
 }
 
 // tail keeps the end of what is written.
