@@ -144,6 +144,9 @@ func newPause(a *app) *cobra.Command {
 	return cmd
 }
 
+// builtIn are the sources that need no file.
+var builtIn = []string{dart.Source, news.Source, news.JobNaver}
+
 // known returns what is configured; a file that can't be read is no reason not to pause what crawls by an earlier one.
 func (a *app) known() *plan {
 	p, err := a.plan()
@@ -156,7 +159,7 @@ func (a *app) known() *plan {
 
 // checkSource refuses the name of a source that neither this configuration nor any scheduler of the last week has.
 func (a *app) checkSource(ctx context.Context, name string) error {
-	known := []string{dart.Source, news.Source, news.JobNaver}
+	known := slices.Clone(builtIn)
 	for _, j := range a.known().jobs {
 		known = append(known, j.Source)
 	}

@@ -63,7 +63,7 @@ func (a *app) runs(ctx context.Context, name string, before time.Time, n int, fa
 		return nil, err
 	}
 	var all []ledger.Run
-	var known []string
+	known := slices.Clone(builtIn)
 	for _, s := range list {
 		for _, j := range s.Jobs {
 			known = append(known, s.Source, j.Job)

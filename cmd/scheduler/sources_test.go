@@ -144,7 +144,7 @@ func TestNoAliasWhereNothingIsEnqueued(t *testing.T) {
 		"run news":                         `job "news" needs feeds`,
 		"run x":                            "nothing is configured",
 		"pause moon":                       `source "moon" is none of acme, dart, naver, news`,
-		"runs moon":                        `"moon" is neither a source nor a job: there are acme`,
+		"runs moon":                        `"moon" is neither a source nor a job: there are acme, dart, naver, news`,
 		"backfill dart --from 2021-01-01":  "--dart-key",
 		"next --sources /nonexistent.json": "--sources: stat /nonexistent.json",
 		"next --feeds /nonexistent.json":   "--feeds: stat /nonexistent.json",
