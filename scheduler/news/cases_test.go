@@ -3,6 +3,7 @@ package news
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/scheduler"
+	"github.com/embedfleet/embedfleet/scheduler/imitation"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
 )
@@ -306,6 +308,47 @@ func TestEncodings(t *testing.T) {
 				t.Errorf("%+v, %v, want %q", p, err, tt.want)
 			}
 		})
+	}
+}
+
+// TestRealTitlesInEitherEncoding: some of a real day's titles, in UTF-8 with some characters cut, and in CP949 under any
+// name, few or many of them. Neither is taken for the other.
+func TestRealTitlesInEitherEncoding(t *testing.T) {
+	t.Parallel()
+	rows, err := imitation.RealDay(casesFetched)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chance := rand.New(rand.NewPCG(9, 49))
+	declarations := []string{"", `<?xml version="1.0" encoding="utf-8"?>`, `<?xml version="1.0" encoding="euc-kr"?>`, `<?xml version="1.0" encoding="iso-8859-1"?>`}
+	for i := range 600 {
+		var b strings.Builder
+		n := 1 + chance.IntN(30)
+		want := ""
+		for range n {
+			row := rows[chance.IntN(len(rows))]
+			title := Clean(strings.ReplaceAll(row.CorpName+" "+row.ReportNm, "ㆍ", ""))
+			want += title + "\n"
+			fmt.Fprintf(&b, "<item><title>%s</title><link>http://a.kr/%d</link></item>", html.EscapeString(title), len(want))
+		}
+		body := declarations[i%4] + "<rss><channel>" + b.String() + "</channel></rss>"
+		if i%8 < 4 {
+			encoded, err := korean.EUCKR.NewEncoder().String(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body = encoded
+		} else {
+			body = strings.Replace(body, "</title>", "\xec\x82</title>", 1+chance.IntN(n)) // a character that was cut
+		}
+		p, err := parse([]byte(body))
+		got := ""
+		for _, e := range p.Entries {
+			got += strings.TrimRight(e.Title, "\uFFFD") + "\n"
+		}
+		if err != nil || got != want {
+			t.Fatalf("%d titles, case %d: %v, got\n%swant\n%s", n, i%8, err, got, want)
+		}
 	}
 }
 

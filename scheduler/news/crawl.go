@@ -264,10 +264,14 @@ const stale = 12 * time.Hour
 // in recall. All of a feed that was never read before count as stale.
 func (r *run) read(f Feed, s State, page Page, recall scheduler.Recall) (items []scheduler.Item) {
 	report := scheduler.Report{Items: page.Items()}
-	for why, n := range page.Dropped {
-		if n > s.Dropped[why] { // those of the last answer were counted
-			report.Drop(why, n-s.Dropped[why])
+	for _, why := range []string{dropCut, dropBeyond} {
+		report.Drop(why, page.Dropped[why]-s.Dropped[why]) // those of the last answer were counted
+	}
+	for _, useless := range page.Useless {
+		if there, _ := recall.Compare(useless.Key, ""); !there {
+			report.Drop(useless.Why, 1)
 		}
+		recall.Note(useless.Key, "", "", r.now)
 	}
 	log := r.log.With("feed", f.Name)
 	if page.Cut || page.Broken > 0 {

@@ -27,8 +27,15 @@ type Body struct {
 type Page struct {
 	Entries []Entry
 	Dropped map[string]int // items that are not among them, by reason
+	Useless []Useless      // those of them that were read
 	Cut     bool           // the feed ends before its end
 	Broken  int            // characters that could not be read
+}
+
+// A Useless item is one that nobody could read or find again.
+type Useless struct {
+	Why string
+	Key string // the same as long as it is in the feed
 }
 
 // Items returns how many there were.
@@ -108,6 +115,7 @@ func Parse(b Body, fetched time.Time) (Page, error) {
 			p.Entries = append(p.Entries, e)
 		} else {
 			p.Dropped[why]++
+			p.Useless = append(p.Useless, Useless{why, "useless:" + short(e.Title+"\n"+e.Summary+"\n"+e.Link+"\n"+e.GUID)})
 		}
 	}
 	for why, n := range map[string]int{dropCut: feed.lost, dropBeyond: feed.more} {
