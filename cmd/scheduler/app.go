@@ -42,21 +42,14 @@ type app struct {
 // A web is the ways to addresses that a file names: those of the world, and those of the own network.
 type web struct{ outside, inside *http.Client }
 
-func newWeb(allowPrivate bool) web {
+func newWeb(c config) web {
 	const longest = 15 * time.Second
-	return web{outside.Client(allowPrivate, longest), outside.Client(true, longest)}
+	return web{outside.Client(outside.Options{Private: c.allowPrivate, Timeout: longest}), outside.Client(outside.Options{Private: true, Timeout: longest})}
 }
 
 func (w web) close() {
 	w.outside.CloseIdleConnections()
 	w.inside.CloseIdleConnections()
-}
-
-func (w web) to(private bool) *http.Client {
-	if private {
-		return w.inside
-	}
-	return w.outside
 }
 
 // opened wraps f with what every command does: settle the configuration, make clients, close Redis. It does
@@ -80,7 +73,7 @@ func (a *app) opened(f func(*cobra.Command, []string) error) func(*cobra.Command
 		defer a.rdb.Close()
 		a.ledger, a.store = ledger.New(a.rdb), storeredis.New(a.rdb)
 		a.queue = enqueuer{queue.NewClient(a.rdb, nil)}
-		a.web = newWeb(a.cfg.allowPrivate)
+		a.web = newWeb(a.cfg)
 		defer a.web.close()
 		if a.cfg.sources != "" {
 			a.file = sources.NewFile(a.cfg.sources, a.getenv)

@@ -91,7 +91,7 @@ func newDay(b *testing.B) *benchDay {
 	b.Cleanup(disclosures.Close)
 
 	a := &app{streams: streams{tracer: trace.Off()}, log: slog.New(slog.DiscardHandler), rdb: d.rdb, ledger: ledger.New(d.rdb), store: storeredis.New(d.rdb)}
-	a.queue, a.web = enqueuer{queue.NewClient(d.rdb, nil)}, newWeb(true)
+	a.queue, a.web = enqueuer{queue.NewClient(d.rdb, nil)}, newWeb(config{settings: settings{allowPrivate: true}})
 	b.Cleanup(a.web.close)
 	a.settings.register(boot.New(pflag.NewFlagSet("", pflag.PanicOnError))) // the defaults
 	a.cfg = config{settings: a.settings}

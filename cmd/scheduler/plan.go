@@ -231,8 +231,12 @@ func (l feedLists) Feeds() (feeds []news.Feed, err error) {
 // addJSONAPI adds a source that a file describes.
 func (a *app) addJSONAPI(p *plan, e sources.JSONAPI, version string) error {
 	source := a.page(p, e.Name, keepSeen)
+	client := a.web.outside
+	if e.Private {
+		client = a.web.inside
+	}
 	c, err := jsonapi.New(a.log, e.Name, e.Config, jsonapi.Parts{
-		Outbox: a.outbox(source, tasks.Live), Memory: source, HTTP: a.web.to(e.Private), Agent: a.cfg.agent,
+		Outbox: a.outbox(source, tasks.Live), Memory: source, HTTP: client, Agent: a.cfg.agent,
 	})
 	if err != nil {
 		return err
@@ -250,7 +254,10 @@ func (a *app) addInterval(p *plan, e sources.Interval, version string) error {
 	} else {
 		p.quiet[e.Name] = true
 	}
-	client := *a.web.to(e.Private)
+	client := *a.web.outside
+	if e.Private {
+		client = *a.web.inside
+	}
 	client.Timeout = e.MaxTime()
 	r, err := interval.New(a.log, e.Name, e.Config, interval.Parts{
 		Outbox: a.outbox(source, tasks.Live), Memory: source, HTTP: &client, Agent: a.cfg.agent, Getenv: a.getenv,

@@ -39,7 +39,10 @@ func newRuns(a *app) *cobra.Command {
 		if before == "now" {
 			at = time.Time{}
 		}
-		runs, err := a.runs(cmd.Context(), strings.Join(args, ""), at, n, failed)
+		wants := func(r ledger.Run) bool {
+			return !failed || r.Outcome == "failed" || r.Outcome == "paused" || r.Report.Failed > 0
+		}
+		runs, err := a.runs(cmd.Context(), strings.Join(args, ""), at, n, wants)
 		if err != nil {
 			return err
 		}
@@ -57,7 +60,7 @@ func newRuns(a *app) *cobra.Command {
 }
 
 // runs returns the history of a source or a job, of everything if name is "".
-func (a *app) runs(ctx context.Context, name string, before time.Time, n int, failed bool) ([]ledger.Run, error) {
+func (a *app) runs(ctx context.Context, name string, before time.Time, n int, wants func(ledger.Run) bool) ([]ledger.Run, error) {
 	list, err := a.overview(ctx, a.known().jobs)
 	if err != nil {
 		return nil, err
@@ -70,7 +73,7 @@ func (a *app) runs(ctx context.Context, name string, before time.Time, n int, fa
 			if name != "" && name != s.Source && name != j.Job {
 				continue
 			}
-			runs, err := a.someRuns(ctx, s.Source, j.Job, before, n, failed)
+			runs, err := a.someRuns(ctx, s.Source, j.Job, before, n, wants)
 			if err != nil {
 				return nil, err
 			}
@@ -86,7 +89,7 @@ func (a *app) runs(ctx context.Context, name string, before time.Time, n int, fa
 }
 
 // someRuns reads a job's history in parts until there are enough of the wanted.
-func (a *app) someRuns(ctx context.Context, source, job string, before time.Time, n int, failed bool) (wanted []ledger.Run, err error) {
+func (a *app) someRuns(ctx context.Context, source, job string, before time.Time, n int, wants func(ledger.Run) bool) (wanted []ledger.Run, err error) {
 	const part = 500
 	for {
 		runs, err := a.ledger.Runs(ctx, source, job, before, part)
@@ -94,7 +97,7 @@ func (a *app) someRuns(ctx context.Context, source, job string, before time.Time
 			return nil, err
 		}
 		for _, r := range runs {
-			if !failed || r.Outcome == "failed" || r.Outcome == "paused" || r.Report.Failed > 0 {
+			if wants(r) {
 				wanted = append(wanted, r)
 			}
 			if len(wanted) == n {

@@ -66,7 +66,7 @@ func TestAddASource(t *testing.T) {
 	world := acme(t, &called)
 	dir := t.TempDir()
 	script := filepath.Join(dir, "bars")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"{\\\"id\\\":\\\"005930\\\",\\\"text\\\":\\\"bar $2 $ACME_TOKEN\\\"}\"\n"), 0o700); err != nil { //nolint:gosec // is run
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"{\\\"id\\\":\\\"005930\\\",\\\"text\\\":\\\"bar $2 $ACME_TOKEN\\\"}\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "sources.json")

@@ -87,20 +87,26 @@ func Control(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// Client returns a client for addresses that others chose. With private, the rule does not hold: for tests, and for
-// sources that the operator has in the own network. A proxy of the environment is used as ever, and is where it is;
+// Options are a client's settings.
+type Options struct {
+	// Private lifts the rule: for tests, and for sources that the operator has in the own network.
+	Private bool
+	Timeout time.Duration // of one request, redirects and body included
+}
+
+// Client returns a client for addresses that others chose. A proxy of the environment is used as ever, and is where it is;
 // names are then its affair, and only addresses can be judged here.
-func Client(private bool, timeout time.Duration) *http.Client {
+func Client(o Options) *http.Client {
 	g := &gate{proxy: http.ProxyFromEnvironment}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: plainDialer().DialContext, ForceAttemptHTTP2: true,
-		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: timeout, IdleConnTimeout: 90 * time.Second,
+		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: o.Timeout, IdleConnTimeout: 90 * time.Second,
 		MaxIdleConnsPerHost: 2, MaxResponseHeaderBytes: maxHeader,
 	}
-	if !private {
+	if !o.Private {
 		t.Proxy, t.DialContext = g.choose, g.dial
 	}
-	return &http.Client{Transport: t, Timeout: timeout, CheckRedirect: redirect}
+	return &http.Client{Transport: t, Timeout: o.Timeout, CheckRedirect: redirect}
 }
 
 func plainDialer() *net.Dialer {
@@ -116,8 +122,11 @@ func redirect(req *http.Request, via []*http.Request) error {
 		return errors.New("a redirect leads to something else than http and https")
 	}
 	if req.URL.Host != via[0].URL.Host {
-		agent, accept := req.Header.Get("User-Agent"), req.Header.Get("Accept")
-		req.Header = http.Header{"User-Agent": {agent}, "Accept": {accept}}
+		for name := range req.Header {
+			if name != "User-Agent" && name != "Accept" {
+				req.Header.Del(name)
+			}
+		}
 	}
 	return nil
 }

@@ -79,11 +79,11 @@ func TestNoWayIn(t *testing.T) {
 		"http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://10.0.0.1/",
 	} {
 		var private *PrivateError
-		if body, err := get(t, Client(false, 5*time.Second), address); !errors.As(err, &private) {
+		if body, err := get(t, Client(Options{Timeout: 5 * time.Second}), address); !errors.As(err, &private) {
 			t.Errorf("%s: %q, %v", address, body, err)
 		}
 	}
-	if body, err := get(t, Client(true, 5*time.Second), s.URL); err != nil || body != "here secret" {
+	if body, err := get(t, Client(Options{Private: true, Timeout: 5 * time.Second}), s.URL); err != nil || body != "here secret" {
 		t.Errorf("%q, %v", body, err)
 	}
 }
@@ -110,12 +110,12 @@ func TestARedirectLeadsNotIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := func() *http.Client {
-		c := Client(false, 5*time.Second)
+		c := Client(Options{Timeout: 5 * time.Second})
 		g := &gate{proxy: func(r *http.Request) (*url.URL, error) {
 			if strings.HasSuffix(r.URL.Hostname(), ".example") || r.URL.Hostname() == "169.254.169.254" {
 				return proxy, nil
 			}
-			return nil, nil // direct, as to a name that an attacker leads inside
+			return nil, nil //nolint:nilnil // direct, as [http.Transport] has it: to a name that an attacker leads inside
 		}}
 		transport, _ := c.Transport.(*http.Transport)
 		transport.Proxy, transport.DialContext = g.choose, g.dial

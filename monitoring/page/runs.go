@@ -88,7 +88,9 @@ func (p *Page) showRuns(w http.ResponseWriter, r *http.Request) {
 	if q.Get("format") == "json" {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(runs) // the reader went away
+		if err := json.NewEncoder(w).Encode(runs); err != nil {
+			p.log.Debug("a reader of runs went away", "err", err)
+		}
 		return
 	}
 	for _, run := range runs {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"html"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -52,9 +53,7 @@ func (o outlets) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s.asked = append(s.asked, r.Header)
 	resp := reply(max(s.status, 200), s.body)
-	for name, values := range s.header {
-		resp.Header[name] = values
-	}
+	maps.Copy(resp.Header, s.header)
 	resp.Request = r
 	return resp, nil
 }
@@ -497,7 +496,7 @@ func TestAMendedAddressBeginsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		serve := func(name string) *served {
 			s := &served{body: fixture(t, "cases/"+name), header: http.Header{"Etag": {`"` + name + `"`}}}
-			for _, line := range strings.Split(string(fixture(t, "cases/"+name+".hdr")), "\n") {
+			for line := range strings.SplitSeq(string(fixture(t, "cases/"+name+".hdr")), "\n") {
 				if key, value, ok := strings.Cut(line, ": "); ok {
 					s.header.Set(key, value)
 				}

@@ -219,17 +219,17 @@ func isKorean(b []byte) bool {
 		if b[i] < 0x80 {
 			continue
 		}
-		switch next := byte(0); {
-		case i+1 < len(b) && b[i+1] >= 0xa1 && b[i+1] != 0xff && b[i] >= 0xa1:
-			if next = b[i]; next >= 0xb0 && next <= 0xc8 {
-				syllables++
-			} else {
-				others++
-			}
-			i++
-		default: // an accent; or one of the 8,822 rare syllables, whose pairs look like a quote and a letter
+		pair := i+1 < len(b) && b[i] >= 0xa1 && b[i+1] >= 0xa1 && b[i+1] != 0xff
+		switch {
+		case !pair: // an accent; or one of the 8,822 rare syllables, whose pairs look like a quote and a letter
 			alone++
+			continue
+		case b[i] >= 0xb0 && b[i] <= 0xc8:
+			syllables++
+		default:
+			others++
 		}
+		i++
 	}
 	return syllables > alone && syllables >= others
 }

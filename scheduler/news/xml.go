@@ -74,15 +74,9 @@ func (s *scanner) textToken(skip int) token {
 }
 
 func (s *scanner) cdata() token {
-	const open, end = "<![CDATA[", "]]>"
-	body := s.b[len(open):]
-	n := bytes.Index(body, []byte(end))
-	if n < 0 {
-		s.b, s.cut = nil, true
-		return token{kind: tokenCDATA, text: body}
-	}
-	s.b = body[n+len(end):]
-	return token{kind: tokenCDATA, text: body[:n]}
+	text, rest, found := bytes.Cut(s.b[len("<![CDATA["):], []byte("]]>"))
+	s.b, s.cut = rest, s.cut || !found
+	return token{kind: tokenCDATA, text: text}
 }
 
 func (s *scanner) skip(end string) {

@@ -245,15 +245,18 @@ func (r *reader) field(it *rawItem, l *links, name string, t token) bool {
 	base := r.against(t)
 	if name == "link" && t.attr("href") != "" {
 		l.atom(t, resolve(base, html.UnescapeString(t.attr("href"))))
-		_, ok := r.text(t, false)
-		return ok
+		return r.text(t, nil)
 	}
 	into := it.place(l, name)
 	wanted := into != nil && strings.TrimSpace(*into) == "" // the first counts
-	text, ok := r.text(t, wanted)
-	if !wanted || !ok {
-		return ok
+	if !wanted {
+		return r.text(t, nil)
 	}
+	var b strings.Builder
+	if !r.text(t, &b) {
+		return false
+	}
+	text := strings.ToValidUTF8(b.String(), "")
 	switch name {
 	case "link", "feedburner:origlink":
 		text = resolve(base, text)
@@ -264,7 +267,7 @@ func (r *reader) field(it *rawItem, l *links, name string, t token) bool {
 		}
 	}
 	*into = text
-	return ok
+	return true
 }
 
 // place returns where the text of a child belongs, nil if nowhere.
@@ -307,15 +310,14 @@ func (l *links) atom(t token, address string) {
 	}
 }
 
-// text returns what stands between a tag and its end, markup as it would be written in HTML; nothing if it is
-// not wanted. It reports false if the input ends before.
-func (r *reader) text(open token, wanted bool) (string, bool) {
+// text writes what stands between a tag and its end, markup as it would be written in HTML; b is nil if it is not
+// wanted. It reports false if the input ends before.
+func (r *reader) text(open token, b *strings.Builder) bool {
 	if open.empty {
-		return "", true
+		return true
 	}
-	var b strings.Builder
 	write := func(s string) {
-		if wanted {
+		if b != nil {
 			b.WriteString(cut(s, maxField-b.Len()))
 		}
 	}
@@ -325,7 +327,7 @@ func (r *reader) text(open token, wanted bool) (string, bool) {
 		before := r.b
 		switch t := r.next(); t.kind {
 		case tokenEnd:
-			return b.String(), false
+			return false
 		case tokenText:
 			if text := string(t.text); xhtml { // is unescaped as HTML later
 				write(text)
@@ -342,12 +344,12 @@ func (r *reader) text(open token, wanted bool) (string, bool) {
 		case tokenClose:
 			if t.name == open.name {
 				if depth--; depth == 0 {
-					return strings.ToValidUTF8(b.String(), ""), true
+					return true
 				}
 			}
 			if within(r.name(t)) { // the element was never closed
 				r.b = before
-				return b.String(), true
+				return true
 			}
 			write("</" + strings.TrimPrefix(r.name(t), "xhtml:") + ">")
 		}

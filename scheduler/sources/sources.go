@@ -125,7 +125,7 @@ func Parse(text []byte, getenv func(string) (string, bool)) (Set, error) {
 		}
 		set.Versions[c.Name] = string(raw)
 		if err := set.add(c, raw, getenv); err != nil {
-			for _, one := range strings.Split(err.Error(), "\n") {
+			for one := range strings.SplitSeq(err.Error(), "\n") {
 				faults = append(faults, fmt.Errorf("%s: %s", label, one))
 			}
 		}
@@ -175,7 +175,7 @@ func (s *Set) add(c Common, raw []byte, getenv func(string) (string, bool)) erro
 		if err := strict(raw, &e); err != nil {
 			return err
 		}
-		err := errors.Join(e.Timing.check(), expand(getenv, &e.URL, e.Headers), e.Config.Check())
+		err := errors.Join(e.Timing.check(), expand(getenv, &e.URL, e.Headers), e.Check())
 		if !e.Off && err == nil {
 			s.JSONAPIs = append(s.JSONAPIs, e)
 		}
@@ -185,7 +185,7 @@ func (s *Set) add(c Common, raw []byte, getenv func(string) (string, bool)) erro
 		if err := strict(raw, &e); err != nil {
 			return err
 		}
-		err := errors.Join(e.Timing.check(), expand(getenv, &e.URL, e.Headers), e.Config.Check())
+		err := errors.Join(e.Timing.check(), expand(getenv, &e.URL, e.Headers), e.Check())
 		if !e.Off && err == nil {
 			s.Intervals = append(s.Intervals, e)
 		}
