@@ -97,11 +97,11 @@ func (a *app) openDART(limit int) (*dart.Client, *ledger.Source) {
 
 // dartHTTP speaks to OpenDART. An address that the operator named may be anywhere.
 func (a *app) dartHTTP() *http.Client {
-	control := outside.Control
-	if a.cfg.allowPrivate || a.cfg.dartURL != dart.BaseURL {
-		control = nil
+	transport := dart.NewTransport(a.cfg.roots)
+	if !a.cfg.allowPrivate && a.cfg.dartURL == dart.BaseURL {
+		outside.Guard(transport)
 	}
-	return &http.Client{Transport: dart.NewTransport(a.cfg.roots, control), Timeout: time.Minute}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // with takes over what a file says of DART, in place of flags.

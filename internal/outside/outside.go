@@ -97,16 +97,24 @@ type Options struct {
 // Client returns a client for addresses that others chose. A proxy of the environment is used as ever, and is where it is;
 // names are then its affair, and only addresses can be judged here.
 func Client(o Options) *http.Client {
-	g := &gate{proxy: http.ProxyFromEnvironment}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: plainDialer().DialContext, ForceAttemptHTTP2: true,
 		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: o.Timeout, IdleConnTimeout: 90 * time.Second,
 		MaxIdleConnsPerHost: 2, MaxResponseHeaderBytes: maxHeader,
 	}
 	if !o.Private {
-		t.Proxy, t.DialContext = g.choose, g.dial
+		Guard(t)
 	}
 	return &http.Client{Transport: t, Timeout: o.Timeout, CheckRedirect: redirect}
+}
+
+// Guard makes the rule hold for a transport, which goes on using its proxies.
+func Guard(t *http.Transport) {
+	g := &gate{proxy: t.Proxy}
+	t.DialContext = g.dial
+	if g.proxy != nil {
+		t.Proxy = g.choose
+	}
 }
 
 func plainDialer() *net.Dialer {

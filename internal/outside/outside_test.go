@@ -110,15 +110,15 @@ func TestARedirectLeadsNotIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := func() *http.Client {
-		c := Client(Options{Timeout: 5 * time.Second})
-		g := &gate{proxy: func(r *http.Request) (*url.URL, error) {
+		c := Client(Options{Private: true, Timeout: 5 * time.Second})
+		transport, _ := c.Transport.(*http.Transport)
+		transport.Proxy = func(r *http.Request) (*url.URL, error) {
 			if strings.HasSuffix(r.URL.Hostname(), ".example") || r.URL.Hostname() == "169.254.169.254" {
 				return proxy, nil
 			}
 			return nil, nil //nolint:nilnil // direct, as [http.Transport] has it: to a name that an attacker leads inside
-		}}
-		transport, _ := c.Transport.(*http.Transport)
-		transport.Proxy, transport.DialContext = g.choose, g.dial
+		}
+		Guard(transport)
 		return c
 	}
 	for _, to := range []string{inside.URL, "http://169.254.169.254/latest/meta-data/iam/", "http://[::1]:1/"} {

@@ -79,7 +79,7 @@ func NewClient(key Key, quota Quota, opts *ClientOptions) *Client {
 		}
 	}
 	if c.http == nil {
-		c.http = &http.Client{Transport: NewTransport(nil, nil), Timeout: time.Minute}
+		c.http = &http.Client{Transport: NewTransport(nil), Timeout: time.Minute}
 	}
 	plain := *c.http
 	// The service does not redirect; whoever does must not be sent the key.

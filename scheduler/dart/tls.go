@@ -5,16 +5,13 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
-	"syscall"
 	"time"
 )
 
 // NewTransport returns a transport for OpenDART, and for nothing else: its server only speaks TLS 1.2 with
 // RSA key exchange, which Go stopped offering in 1.22 because recorded traffic is lost with the server's
 // key. Roots may be nil for the system's.
-//
-// control judges each connection, see [net.Dialer]; it may be nil.
-func NewTransport(roots *x509.CertPool, control func(network, address string, c syscall.RawConn) error) *http.Transport {
+func NewTransport(roots *x509.CertPool) *http.Transport {
 	// The default suites, and last, so that a better one wins where the server has learnt it, two with
 	// RSA key exchange. Certificates are verified as ever.
 	suites := []uint16{
@@ -25,7 +22,7 @@ func NewTransport(roots *x509.CertPool, control func(network, address string, c 
 	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: control}).DialContext,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, RootCAs: roots},
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second,

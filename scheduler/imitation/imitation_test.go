@@ -51,7 +51,7 @@ func TestRSAOnlyServer(t *testing.T) {
 		t.Cleanup(tr.CloseIdleConnections)
 		return dart.NewClient(testKey, uncounted{}, &dart.ClientOptions{BaseURL: server.URL + "/api", HTTP: &http.Client{Transport: tr}, Now: func() time.Time { return day }})
 	}
-	c := client(dart.NewTransport(roots, nil))
+	c := client(dart.NewTransport(roots))
 	page, err := c.List(t.Context(), dart.Query{From: day, To: day, Page: 2})
 	if err != nil || page.Total != 475 || page.Pages != 5 || len(page.Filings) != 100 {
 		t.Fatalf("page 2 has %d filings of %d, %v", len(page.Filings), page.Total, err)
@@ -73,7 +73,7 @@ func TestRSAOnlyServer(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if _, err := client(dart.NewTransport(nil, nil)).List(ctx, dart.Query{From: day, To: day}); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := client(dart.NewTransport(nil)).List(ctx, dart.Query{From: day, To: day}); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without the roots: %v", err)
 	}
 }
