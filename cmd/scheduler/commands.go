@@ -223,7 +223,7 @@ func newStatus(a *app) *cobra.Command {
 	var asJSON, feeds bool
 	cmd := &cobra.Command{Use: "status", Short: "show jobs, failures, pauses, feeds and freshness", Args: boot.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&feeds, "feeds", false, "show every feed in place of the jobs")
+	cmd.Flags().BoolVar(&feeds, "each-feed", false, "show every feed in place of the jobs")
 	cmd.RunE = a.opened(func(cmd *cobra.Command, _ []string) error {
 		list, err := a.overview(cmd.Context(), a.known().jobs)
 		if err != nil {

@@ -131,7 +131,7 @@ func TestNoAliasWhereNothingIsEnqueued(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range []string{
-		"pause dart --reason tea", "resume dart", "pause news", "resume news", "pause acme", "resume acme", "status", "status --json", "status --feeds",
+		"pause dart --reason tea", "resume dart", "pause news", "resume news", "pause acme", "resume acme", "status", "status --json", "status --each-feed",
 		"runs", "runs acme", "next", "pause dart --sources " + broken, "status --sources " + broken, "runs --sources " + broken,
 	} {
 		if status, out := s.call(t.Context(), strings.Fields(args)...); status != 0 {
@@ -249,7 +249,7 @@ func TestAFeedLeadsNotInside(t *testing.T) {
 	if status != 0 || !strings.Contains(runs, "failed/private_address 2") {
 		t.Errorf("%d %s", status, runs)
 	}
-	_, feeds := s.call(t.Context(), "status", "--feeds", "--sources", file)
+	_, feeds := s.call(t.Context(), "status", "--each-feed", "--sources", file)
 	if !strings.Contains(feeds, "an address of the own network") || strings.Contains(feeds+runs+out+s.errs.String(), "AKIA") {
 		t.Errorf("%s", feeds)
 	}
