@@ -118,7 +118,7 @@ func feedFolder(t *testing.T) (string, func() int) {
 	}))
 	t.Cleanup(srv.Close)
 	dir := t.TempDir()
-	list := fmt.Sprintf(`[{"name": "f", "url": %q}]`, srv.URL+"/feed")
+	list := fmt.Sprintf(`[{"name": "f", "url": %q, "private": true}]`, srv.URL+"/feed")
 	if err := os.WriteFile(filepath.Join(dir, "feeds.json"), []byte(list), 0o600); err != nil {
 		t.Fatal(err)
 	}

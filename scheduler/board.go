@@ -84,12 +84,25 @@ type Report struct {
 	Bytes    int `json:"bytes"`              // received
 	Items    int `json:"items"`              // seen there
 	New      int `json:"new"`                // enqueued
+	Updated  int `json:"updated,omitempty"`  // enqueued, a newer text of a document that was enqueued before
 	Stored   int `json:"stored,omitempty"`   // unknown here but stored already, so only marked
-	Repeated int `json:"repeated,omitempty"` // the same story under another name
+	Repeated int `json:"repeated,omitempty"` // folded: the same story under another name
 	Dropped  int `json:"dropped,omitempty"`  // unusable at the source
 	Refused  int `json:"refused,omitempty"`  // by the fleet, for good
 	Failed   int `json:"failed,omitempty"`   // parts of the source that did not answer
+
+	// Reasons counts why items were repeated or dropped and parts failed, by "repeated/same_title" and the like.
+	Reasons map[string]int `json:"reasons,omitempty"`
+	// Brought are the ids of the first new and updated documents, at most [MaxBrought].
+	Brought []string `json:"brought,omitempty"`
 }
+
+const (
+	// MaxBrought bounds the ids in a report.
+	MaxBrought = 20
+	// maxReasons bounds the reasons in one; what is beyond is counted as "other".
+	maxReasons = 40
+)
 
 // Add sums up.
 func (r *Report) Add(o Report) {
@@ -97,11 +110,65 @@ func (r *Report) Add(o Report) {
 	r.Bytes += o.Bytes
 	r.Items += o.Items
 	r.New += o.New
+	r.Updated += o.Updated
 	r.Stored += o.Stored
 	r.Repeated += o.Repeated
 	r.Dropped += o.Dropped
 	r.Refused += o.Refused
 	r.Failed += o.Failed
+	for reason, n := range o.Reasons {
+		r.because(reason, n)
+	}
+	r.Brought = append(r.Brought, o.Brought[:min(len(o.Brought), MaxBrought-len(r.Brought))]...)
+}
+
+// Repeat counts an item as a repetition.
+func (r *Report) Repeat(reason string) {
+	r.Repeated++
+	r.because("repeated/"+reason, 1)
+}
+
+// Drop counts n items as unusable.
+func (r *Report) Drop(reason string, n int) {
+	if n > 0 {
+		r.Dropped += n
+		r.because("dropped/"+reason, n)
+	}
+}
+
+// Fail counts a part of the source that did not answer.
+func (r *Report) Fail(reason string) {
+	r.Failed++
+	r.because("failed/"+reason, 1)
+}
+
+// refuse counts an item that the fleet refuses.
+func (r *Report) refuse(reason string) {
+	r.Refused++
+	r.because("refused/"+reason, 1)
+}
+
+func (r *Report) because(reason string, n int) {
+	if r.Reasons == nil {
+		r.Reasons = map[string]int{}
+	}
+	if _, known := r.Reasons[reason]; !known && len(r.Reasons) >= maxReasons {
+		reason = "other"
+	}
+	r.Reasons[reason] += n
+}
+
+func (r *Report) bring(id string) {
+	if len(r.Brought) < MaxBrought {
+		r.Brought = append(r.Brought, id)
+	}
+}
+
+// A Progress says how far work on the past came that is done a day at a time.
+type Progress struct {
+	Next      time.Time // the day to do next
+	Documents int       // handed in
+	Requests  int
 }
 
 // A PauseError ends a run and keeps the source from being asked again: its quota is used up, or its key is

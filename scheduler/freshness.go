@@ -18,7 +18,8 @@ type Waiting interface {
 }
 
 const (
-	freshEvery = 5 * time.Second
+	// FreshEvery is how often it is looked.
+	FreshEvery = 5 * time.Second
 	freshLimit = 500 // documents looked at in one part of a round
 	// A document that is not stored by then is a dead letter, or was never wanted by its model.
 	freshFor = 24 * time.Hour
@@ -37,16 +38,21 @@ type Freshness struct {
 	skip int // of the round's second part
 }
 
-// Run looks every 5 s until ctx ends, then returns nil. A Redis that is away is logged and tried again. The
-// latency of a document that was stored while nobody watched is too long by that time.
+// Run looks every [FreshEvery] until ctx ends, then returns nil.
 func (f *Freshness) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := f.look(ctx); err != nil && ctx.Err() == nil {
-			f.Log.Warn("measuring freshness failed", "source", f.Source, "err", err)
-		}
-		sleep(ctx, freshEvery)
+		f.Look(ctx)
+		sleep(ctx, FreshEvery)
 	}
 	return nil
+}
+
+// Look looks once. A Redis that is away is logged. The latency of a document that was stored while nobody watched is
+// too long by that time.
+func (f *Freshness) Look(ctx context.Context) {
+	if err := f.look(ctx); err != nil && ctx.Err() == nil {
+		f.Log.Warn("measuring freshness failed", "source", f.Source, "err", err)
+	}
 }
 
 // look looks at the oldest, which are due, and at another part in turn, so that documents that never arrive

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -24,6 +25,11 @@ type Item struct {
 	Latest string
 	// Transient items are not remembered: whoever brings them keeps count in another way.
 	Transient bool
+	// Update says that its id is known and its text is newer than what was handed in under it.
+	Update bool
+	// Once says that its source hands it in once. If its id is known then, another part of the source was
+	// first; other items come again and again, and that they are known needs no count.
+	Once bool
 }
 
 // A Mark is what is written down about an item once it is safe.
@@ -57,7 +63,7 @@ type Store interface {
 
 // An Outbox takes items to the fleet in the one order of steps that survives a crash between any two:
 //
-//  1. which names are known? Those items are done.
+//  1. which names are known? Those items are done, unless they are newer than what is known.
 //  2. which texts are stored already? They only need step 5. So a memory that was wiped is rebuilt from
 //     the store, and the queue is not flooded.
 //  3. the crawler completes what is left (links to other items).
@@ -97,14 +103,18 @@ func (o *Outbox) Put(ctx context.Context, items []Item) (Report, error) {
 }
 
 func (o *Outbox) put(ctx context.Context, items []Item) (r Report, err error) {
-	fresh, err := o.unknown(ctx, items, &r)
-	if err != nil || len(fresh) == 0 {
-		return r, err
-	}
-	fresh, marks, err := o.unstored(ctx, fresh, &r)
+	fresh, marks, err := o.unknown(ctx, items, &r)
 	if err != nil {
 		return r, err
 	}
+	if len(fresh)+len(marks) == 0 {
+		return r, nil
+	}
+	fresh, stored, err := o.unstored(ctx, fresh, &r)
+	if err != nil {
+		return r, err
+	}
+	marks = append(marks, stored...)
 	if o.Complete != nil && len(fresh) > 0 {
 		if err := o.Complete(ctx, fresh); err != nil {
 			return r, fmt.Errorf("completing %d documents: %w", len(fresh), err)
@@ -120,44 +130,81 @@ func (o *Outbox) put(ctx context.Context, items []Item) (r Report, err error) {
 	return r, nil
 }
 
-// unknown returns the items none of whose names is known, cleaned, each of the others counted.
-func (o *Outbox) unknown(ctx context.Context, items []Item, r *Report) ([]Item, error) {
+// unknown returns the items none of whose names is known, cleaned, and those that are newer than what is. The
+// others are counted; marks are those of repetitions, so that each is counted and logged once.
+func (o *Outbox) unknown(ctx context.Context, items []Item, r *Report) (fresh []Item, marks []Mark, err error) {
 	var names []string
 	for _, it := range items {
 		names = append(append(names, it.Document.ID), it.Names...)
+		if it.Update {
+			names = append(names, foldedName(it), ownName(it))
+		}
 	}
 	known, err := o.Memory.Seen(ctx, names)
 	if err != nil {
-		return nil, fmt.Errorf("asking what is known: %w", err)
+		return nil, nil, fmt.Errorf("asking what is known: %w", err)
 	}
 	if len(known) != len(names) {
-		return nil, fmt.Errorf("asking what is known: %d answers for %d names", len(known), len(names))
+		return nil, nil, fmt.Errorf("asking what is known: %d answers for %d names", len(known), len(names))
 	}
 	taken := map[string]bool{}
 	for i, name := range names {
 		taken[name] = taken[name] || known[i]
 	}
-	var fresh []Item
 	for _, it := range items {
-		if taken[it.Document.ID] {
+		id := it.Document.ID
+		switch why := it.repeats(taken); {
+		case why == "":
+			it.Document.Text = tasks.ComposeHangul(strings.ToValidUTF8(it.Document.Text, "\uFFFD"))
+			fresh = append(fresh, it)
+		case why == sameID && !it.Once:
 			continue
+		default:
+			o.Log.Info("item is a repetition", "document", id, "url", it.Document.URL, "why", why)
+			r.Repeat(why)
+			if !it.Transient {
+				mark := Mark{ID: id, Names: []string{id}}
+				if why == sameName {
+					mark.Names = append(mark.Names, foldedName(it))
+				}
+				marks = append(marks, mark)
+			}
 		}
-		repeated := false
-		for _, name := range it.Names {
-			repeated = repeated || taken[name]
-		}
-		if repeated {
-			r.Repeated++
-			continue
-		}
-		taken[it.Document.ID] = true
+		taken[id] = true
 		for _, name := range it.Names {
 			taken[name] = true
 		}
-		it.Document.Text = tasks.ComposeHangul(strings.ToValidUTF8(it.Document.Text, "\uFFFD"))
-		fresh = append(fresh, it)
 	}
-	return fresh, nil
+	return fresh, marks, nil
+}
+
+// The reasons for which an item is a repetition.
+const (
+	sameID   = "same_address"
+	sameName = "same_title"
+)
+
+// foldedName is known of an item that was once taken for a repetition by a name: there is no document of its id
+// that a newer text would be the newer text of.
+func foldedName(it Item) string { return "folded:" + it.Document.ID }
+
+// ownName is known of such an item once a newer text has made a document of it.
+func ownName(it Item) string { return "own:" + it.Document.ID }
+
+// repeats returns why an item is a repetition of what was taken, "" if it is none.
+func (it Item) repeats(taken map[string]bool) string {
+	if it.Update && (!taken[foldedName(it)] || taken[ownName(it)]) {
+		return ""
+	}
+	if taken[it.Document.ID] && !it.Update {
+		return sameID
+	}
+	for _, name := range it.Names {
+		if taken[name] {
+			return sameName
+		}
+	}
+	return ""
 }
 
 // unstored returns the items whose text the store lacks, and marks for the others.
@@ -210,7 +257,12 @@ func (o *Outbox) enqueue(ctx context.Context, items []Item, r *Report) ([]Mark, 
 			marks = append(marks, o.refuse(it, refused[i], r))
 			continue
 		}
-		r.New++
+		if it.Update {
+			r.Updated++
+		} else {
+			r.New++
+		}
+		r.bring(it.Document.ID)
 		marks = append(marks, it.mark())
 	}
 	return marks, nil
@@ -218,15 +270,27 @@ func (o *Outbox) enqueue(ctx context.Context, items []Item, r *Report) ([]Mark, 
 
 func (o *Outbox) refuse(it Item, err error, r *Report) Mark {
 	o.Log.Warn("document is refused for good", "document", it.Document.ID, "err", err)
-	r.Refused++
+	r.refuse(refusal(err))
 	it.Event = time.Time{}
 	return it.mark()
+}
+
+// refusal is why a document is refused, in a word.
+func refusal(err error) string {
+	var coded interface{ Code() string }
+	if errors.As(err, &coded) {
+		return coded.Code()
+	}
+	return "unusable"
 }
 
 func (it Item) mark() Mark {
 	m := Mark{ID: it.Document.ID, Event: it.Event, Latest: it.Latest}
 	if !it.Transient {
 		m.Names = append([]string{it.Document.ID}, it.Names...)
+		if it.Update {
+			m.Names = append(m.Names, ownName(it))
+		}
 	}
 	return m
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -187,12 +188,16 @@ func TestOutboxCounts(t *testing.T) {
 	list[3].Document.Text = strings.Repeat("x", tasks.MaxText+1)
 	list = append(list, scheduler.Item{Document: vector.Document{ID: "x:9", Text: "\u1112\u1161\u11ab\xff"}, Transient: true})
 	r, err := c.outbox(t).Put(t.Context(), list)
-	if want := (scheduler.Report{New: 2, Repeated: 1, Refused: 2}); err != nil || r != want {
+	want := scheduler.Report{
+		New: 2, Repeated: 1, Refused: 2, Reasons: map[string]int{"repeated/same_title": 1, "refused/invalid_empty": 1, "refused/invalid_too_long": 1},
+		Brought: []string{"x:0", "x:9"},
+	}
+	if err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("%+v, %v, want %+v", r, err, want)
 	}
 	r, err = c.outbox(t).Put(t.Context(), list)
-	// The transient one is not remembered; its task waits and takes the second one in.
-	if want := (scheduler.Report{New: 1, Repeated: 1}); err != nil || r != want {
+	// The transient one is not remembered; its task waits and takes the second one in. The repetition was counted.
+	if want := (scheduler.Report{New: 1, Brought: []string{"x:9"}}); err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("the second time %+v, %v, want %+v", r, err, want)
 	}
 	if n := pending(t, queue.NewLanes(rdb)); n != 2 {

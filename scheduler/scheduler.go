@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -30,6 +31,8 @@ func (t Tick) From() time.Time {
 type Job struct {
 	Schedule
 	Timeout time.Duration // of one run
+	// Version changes when what Do does changes, for [Scheduler.Replace].
+	Version string
 	Do      func(ctx context.Context, t Tick) (Report, error)
 }
 
@@ -52,9 +55,12 @@ type Options struct {
 type Scheduler struct {
 	log   *slog.Logger
 	board Board
-	jobs  []job
 	clock *clock
 	seen  Observer
+
+	mu      sync.Mutex
+	jobs    []job
+	changed chan struct{} // holds one when jobs were replaced
 }
 
 type job struct {
@@ -64,36 +70,100 @@ type job struct {
 
 // New returns a scheduler; nothing happens before Run.
 func New(board Board, jobs []Job, opts *Options) (*Scheduler, error) {
-	s := &Scheduler{log: slog.New(slog.DiscardHandler), board: board, clock: newClock(), seen: nobody{}}
+	s := &Scheduler{log: slog.New(slog.DiscardHandler), board: board, clock: newClock(), seen: nobody{}, changed: make(chan struct{}, 1)}
 	if opts != nil && opts.Logger != nil {
 		s.log = opts.Logger
 	}
 	if opts != nil && opts.Observer != nil {
 		s.seen = opts.Observer
 	}
-	names := map[string]bool{}
-	for _, j := range jobs {
-		table, err := j.timetable()
-		if err != nil {
-			return nil, err
-		}
-		if names[j.Job] || j.Do == nil || j.Timeout <= 0 {
-			return nil, fmt.Errorf("job %s: want one of the name, with something to do and a timeout", j.Job)
-		}
-		names[j.Job] = true
-		s.jobs = append(s.jobs, job{j, table})
+	if err := s.Replace(jobs); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
+// Replace makes jobs the ones that are run. A job that is there before and after with one schedule and version goes on
+// undisturbed; a run of any other is given back, as when a process stops. With an error nothing is replaced.
+func (s *Scheduler) Replace(jobs []Job) error {
+	list, names := []job{}, map[string]bool{}
+	for _, j := range jobs {
+		table, err := j.timetable()
+		if err != nil {
+			return err
+		}
+		if names[j.Job] || j.Do == nil || j.Timeout <= 0 {
+			return fmt.Errorf("job %s: want one of the name, with something to do and a timeout", j.Job)
+		}
+		names[j.Job] = true
+		list = append(list, job{j, table})
+	}
+	s.mu.Lock()
+	s.jobs = list
+	s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default: // it was not seen yet that they were replaced before
+	}
+	return nil
+}
+
+func (s *Scheduler) current() []job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.jobs
+}
+
+// A follower is a job that is being run.
+type follower struct {
+	job
+	stop context.CancelFunc
+	done chan struct{}
+}
+
 // Run runs every job's slots until ctx ends, then gives back what is under way and returns nil.
 func (s *Scheduler) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	for _, j := range s.jobs {
-		wg.Go(func() { s.follow(ctx, j) })
+	running := map[string]follower{}
+	s.settle(ctx, running)
+	for {
+		select {
+		case <-ctx.Done():
+			for _, f := range running {
+				f.stop()
+				<-f.done
+			}
+			return nil
+		case <-s.changed:
+			s.settle(ctx, running)
+		}
 	}
-	wg.Wait()
-	return nil
+}
+
+// settle ends the followers of jobs that are not wanted as they are, and begins those that are missing.
+func (s *Scheduler) settle(ctx context.Context, running map[string]follower) {
+	wanted := map[string]job{}
+	for _, j := range s.current() {
+		wanted[j.Job.Job] = j
+	}
+	for name, f := range running {
+		if w, ok := wanted[name]; !ok || w.Version != f.Version || !reflect.DeepEqual(w.Schedule, f.Schedule) {
+			f.stop()
+			<-f.done
+			delete(running, name)
+		}
+	}
+	for name, j := range wanted {
+		if _, ok := running[name]; ok {
+			continue
+		}
+		inside, stop := context.WithCancel(ctx)
+		f := follower{job: j, stop: stop, done: make(chan struct{})}
+		running[name] = f
+		go func() {
+			defer close(f.done)
+			s.follow(inside, j)
+		}()
+	}
 }
 
 // follow runs one job's slots.

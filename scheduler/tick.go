@@ -188,7 +188,7 @@ func (s *Scheduler) finish(ctx context.Context, g Grant, r Result) (err error) {
 // RunNow claims and runs one slot by hand, whatever the time and whether it was done before. It refuses if
 // a run of the job is under way.
 func (s *Scheduler) RunNow(ctx context.Context, name string, at time.Time) (Report, error) {
-	for _, j := range s.jobs {
+	for _, j := range s.current() {
 		if j.Job.Job != name {
 			continue
 		}

@@ -11,13 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
+	"github.com/embedfleet/embedfleet/internal/outside"
 	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/scheduler"
-	"github.com/embedfleet/embedfleet/scheduler/alike"
-	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
-	"github.com/embedfleet/embedfleet/scheduler/news"
+	"github.com/embedfleet/embedfleet/scheduler/sources"
 	storeredis "github.com/embedfleet/embedfleet/store/redis"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -30,14 +29,27 @@ type app struct {
 	logs     boot.Log
 	traces   boot.Trace
 
-	cfg     config
-	log     *slog.Logger
-	rdb     redis.UniversalClient
-	ledger  *ledger.Ledger
-	queue   enqueuer
-	store   *storeredis.Store
-	sources map[string]*ledger.Source // of the jobs that are configured
-	dart    *dart.Client              // nil without a key
+	cfg    config
+	log    *slog.Logger
+	rdb    redis.UniversalClient
+	ledger *ledger.Ledger
+	queue  enqueuer
+	store  *storeredis.Store
+	web    web
+	file   *sources.File // nil without --sources
+}
+
+// A web is the ways to addresses that a file names: those of the world, and those of the own network.
+type web struct{ outside, inside *http.Client }
+
+func newWeb(c config) web {
+	const longest = 15 * time.Second
+	return web{outside.Client(outside.Options{Private: c.allowPrivate, Timeout: longest}), outside.Client(outside.Options{Private: true, Timeout: longest})}
+}
+
+func (w web) close() {
+	w.outside.CloseIdleConnections()
+	w.inside.CloseIdleConnections()
 }
 
 // opened wraps f with what every command does: settle the configuration, make clients, close Redis. It does
@@ -61,7 +73,11 @@ func (a *app) opened(f func(*cobra.Command, []string) error) func(*cobra.Command
 		defer a.rdb.Close()
 		a.ledger, a.store = ledger.New(a.rdb), storeredis.New(a.rdb)
 		a.queue = enqueuer{queue.NewClient(a.rdb, nil)}
-		a.sources = map[string]*ledger.Source{}
+		a.web = newWeb(a.cfg)
+		defer a.web.close()
+		if a.cfg.sources != "" {
+			a.file = sources.NewFile(a.cfg.sources, a.getenv)
+		}
 		return f(cmd, args)
 	}
 }
@@ -106,104 +122,4 @@ func (e enqueuer) Enqueue(ctx context.Context, list []tasks.Task) ([]error, erro
 
 func (a *app) outbox(source *ledger.Source, lane tasks.Lane) scheduler.Outbox {
 	return scheduler.Outbox{Log: a.log, Alias: a.cfg.alias, Lane: lane, Memory: source, Queue: a.queue, Store: a.store}
-}
-
-// jobs returns what is configured to be crawled.
-func (a *app) jobs() ([]scheduler.Job, error) {
-	var jobs []scheduler.Job
-	if a.cfg.dartKey != "" {
-		jobs = append(jobs, a.dartJobs()...)
-	}
-	if a.cfg.feeds != "" {
-		jobs = append(jobs, a.feedJob())
-	}
-	if a.cfg.naver != "off" {
-		j, err := a.naverJob()
-		if err != nil {
-			return nil, err
-		}
-		jobs = append(jobs, j)
-	}
-	if source := a.sources[news.Source]; source != nil && a.cfg.alike > 0 {
-		marker := alike.New(a.log, alike.Parts{
-			Alias: a.cfg.alias, Source: news.Source, Threshold: float64(a.cfg.alike) / 100, Store: a.store, Progress: source,
-		})
-		jobs = append(jobs, scheduler.Job{Schedule: alike.Schedule(news.Source), Timeout: 5 * time.Minute, Do: marker.Run})
-	}
-	for i := range jobs {
-		jobs[i].Do = a.traced(jobs[i].Do)
-	}
-	return jobs, nil
-}
-
-// traced makes a span of each run of a job; the documents it brings are within.
-func (a *app) traced(do func(context.Context, scheduler.Tick) (scheduler.Report, error)) func(context.Context, scheduler.Tick) (scheduler.Report, error) {
-	return func(ctx context.Context, t scheduler.Tick) (scheduler.Report, error) {
-		ctx, end := a.tracer.Span(ctx, "crawl "+t.Job, "slot", scheduler.SlotName(t.Job, t.Slot))
-		r, err := do(ctx, t)
-		end(err, "items", r.Items, "new", r.New)
-		return r, err
-	}
-}
-
-// openDART makes the client; limit is the day's quota.
-func (a *app) openDART(limit int) (*dart.Client, *ledger.Source) {
-	source := a.ledger.Source(dart.Source, dart.KeepSeen)
-	a.sources[dart.Source] = source
-	a.dart = dart.NewClient(dart.Key(a.cfg.dartKey), source, &dart.ClientOptions{
-		BaseURL: a.cfg.dartURL, HTTP: a.cfg.dartHTTP(), UserAgent: a.cfg.agent, Limit: limit,
-	})
-	return a.dart, source
-}
-
-func (a *app) dartJobs() []scheduler.Job {
-	client, source := a.openDART(a.cfg.quota)
-	parts := dart.SweepParts{Client: client, Outbox: a.outbox(source, tasks.Live), Links: source, Filter: a.cfg.filter()}
-	if len(a.cfg.bodies) > 0 {
-		parts.Bodies = &dart.Bodies{Client: client, Filter: a.cfg.filter(), Reports: a.cfg.bodies}
-	}
-	sweeper := dart.NewSweeper(a.log, parts)
-	work := map[string]scheduler.Job{
-		dart.JobSweep:     {Timeout: 10 * time.Minute, Do: sweeper.Run},
-		dart.JobWide:      {Timeout: 50 * time.Minute, Do: sweeper.Run},
-		dart.JobCompanies: {Timeout: 10 * time.Minute, Do: companies(client, source)},
-	}
-	var jobs []scheduler.Job
-	for _, s := range dart.Schedules() {
-		j := work[s.Job]
-		j.Schedule = s
-		jobs = append(jobs, j)
-	}
-	return jobs
-}
-
-// companies refreshes the list of listed companies.
-func companies(client *dart.Client, source *ledger.Source) func(context.Context, scheduler.Tick) (scheduler.Report, error) {
-	return func(ctx context.Context, _ scheduler.Tick) (scheduler.Report, error) {
-		n, err := source.ReplaceCompanies(ctx, func(put func(code, stock, name string) error) error {
-			return client.Companies(ctx, func(c dart.Company) error { return put(c.Code, c.StockCode, c.Name) })
-		})
-		return scheduler.Report{Requests: 1, Items: n}, dart.Pausing(err)
-	}
-}
-
-func (a *app) feedJob() scheduler.Job {
-	source := a.ledger.Source(news.Source, news.KeepSeen)
-	a.sources[news.Source] = source
-	crawler := news.New(a.log, news.Parts{
-		Feeds: news.NewList(a.cfg.feeds), States: source, Outbox: a.outbox(source, tasks.Live),
-		HTTP: &http.Client{Timeout: 15 * time.Second}, Agent: a.cfg.agent,
-	})
-	return scheduler.Job{Schedule: news.Schedules()[0], Timeout: 8 * time.Minute, Do: crawler.Run}
-}
-
-// naverJob shares the memory of the feeds, so that a story found by both is one; pausing them is apart.
-func (a *app) naverJob() (scheduler.Job, error) {
-	source := a.ledger.Source(news.Source, news.KeepSeen)
-	a.sources[news.Source] = source
-	n, err := news.NewNaver(a.log, a.outbox(source, tasks.Live), a.cfg.naverOptions())
-	if err != nil {
-		return scheduler.Job{}, err
-	}
-	return scheduler.Job{Schedule: news.Schedules()[1], Timeout: 8 * time.Minute, Do: n.Run}, nil
 }

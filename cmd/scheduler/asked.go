@@ -22,7 +22,7 @@ func (s *server) hear(ctx context.Context, clock *scheduler.Scheduler, run func(
 			return nil
 		case <-ticker.C:
 		}
-		for _, j := range s.jobs {
+		for _, j := range s.plan.Load().jobs {
 			by, ok, err := s.ledger.Asked(ctx, j.Source, j.Job)
 			if err != nil {
 				break // Redis is away; look says so

@@ -16,8 +16,10 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/scheduler"
+	"github.com/embedfleet/embedfleet/scheduler/alike"
 	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
+	"github.com/embedfleet/embedfleet/scheduler/news"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -48,14 +50,17 @@ func newRun(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		jobs, err := a.jobs()
+		p, err := a.plan()
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(jobs, func(j scheduler.Job) bool { return j.Job == args[0] }) {
-			return boot.Usagef("job %q is none of %s", args[0], strings.Join(names(jobs), ", "))
+		if !slices.Contains(names(p.jobs), args[0]) {
+			return a.noJob(args[0], p)
 		}
-		clock, err := scheduler.New(a.ledger, jobs, &scheduler.Options{Logger: a.log})
+		if err := a.cfg.needAlias(); err != nil && !p.quiet[args[0]] {
+			return err
+		}
+		clock, err := scheduler.New(a.ledger, p.jobs, &scheduler.Options{Logger: a.log})
 		if err != nil {
 			return err
 		}
@@ -65,6 +70,23 @@ func newRun(a *app) *cobra.Command {
 		return err
 	})
 	return cmd
+}
+
+// noJob says why there is no such job, and what would make one.
+func (a *app) noJob(name string, p *plan) error {
+	missing := map[string]string{
+		dart.JobSweep: "OpenDART's key: --dart-key or $OPENDART_API_KEY", dart.JobWide: "OpenDART's key: --dart-key or $OPENDART_API_KEY",
+		dart.JobCompanies: "OpenDART's key: --dart-key or $OPENDART_API_KEY", news.JobFeeds: "feeds: entries of kind feed in --sources, or --feeds",
+		news.JobNaver: "an entry of kind naver in --sources, or --naver", alike.Job: "feeds: entries of kind feed in --sources, or --feeds",
+	}[name]
+	switch {
+	case missing != "":
+		return boot.Usagef("job %q needs %s", name, missing)
+	case len(p.jobs) == 0:
+		return boot.Usagef("job %q: nothing is configured to be crawled: want --sources, --dart-key or --feeds", name)
+	default:
+		return boot.Usagef("job %q is none of %s", name, strings.Join(names(p.jobs), ", "))
+	}
 }
 
 func names(jobs []scheduler.Job) []string {
@@ -80,12 +102,12 @@ func newNext(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "next", Short: "list the next slots, and why they are when they are", Args: boot.NoArgs}
 	cmd.Flags().IntVarP(&n, "count", "n", 3, "slots of each job")
 	cmd.RunE = a.opened(func(*cobra.Command, []string) error {
-		jobs, err := a.jobs()
+		p, err := a.plan()
 		if err != nil {
 			return err
 		}
 		var rows [][]string
-		for _, j := range jobs {
+		for _, j := range p.jobs {
 			list, err := j.Next(time.Now(), n)
 			if err != nil {
 				return err
@@ -110,7 +132,7 @@ func newPause(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&reason, "reason", "by hand", "for whoever wonders")
 	cmd.Flags().DurationVar(&length, "for", 0, "how long; 0 is until resumed")
 	cmd.RunE = a.opened(func(cmd *cobra.Command, args []string) error {
-		if err := checkSource(args[0]); err != nil {
+		if err := a.checkSource(cmd.Context(), args[0]); err != nil {
 			return err
 		}
 		var until time.Time
@@ -122,14 +144,40 @@ func newPause(a *app) *cobra.Command {
 	return cmd
 }
 
-// sources are what can be paused.
-var sources = []string{"dart", "news", "naver"}
+// builtIn are the sources that need no file.
+var builtIn = []string{dart.Source, news.Source, news.JobNaver}
 
-func checkSource(name string) error {
-	if !slices.Contains(sources, name) {
-		return boot.Usagef("source %q is none of %s", name, strings.Join(sources, ", "))
+// known returns what is configured; a file that can't be read is no reason not to pause what crawls by an earlier one.
+func (a *app) known() *plan {
+	p, err := a.plan()
+	if err != nil {
+		a.log.Warn("what is configured can't be read; what runs is known by Redis", "err", err)
+		return &plan{}
 	}
-	return nil
+	return p
+}
+
+// checkSource refuses the name of a source that neither this configuration nor any scheduler of the last week has.
+func (a *app) checkSource(ctx context.Context, name string) error {
+	known := slices.Clone(builtIn)
+	for _, j := range a.known().jobs {
+		known = append(known, j.Source)
+	}
+	if slices.Contains(known, name) {
+		return nil
+	}
+	list, err := a.ledger.Status(ctx)
+	for _, s := range list {
+		known = append(known, s.Source)
+	}
+	if slices.Contains(known, name) {
+		return nil
+	}
+	slices.Sort(known)
+	if err != nil {
+		a.log.Warn("which other sources there are can't be read", "err", err)
+	}
+	return boot.Usagef("source %q is none of %s", name, strings.Join(slices.Compact(known), ", "))
 }
 
 func newResume(a *app) *cobra.Command {
@@ -137,7 +185,7 @@ func newResume(a *app) *cobra.Command {
 		Use: "resume SOURCE", Short: "end a pause, and try a quota again that was found used up", Args: cobra.ExactArgs(1),
 	}
 	cmd.RunE = a.opened(func(cmd *cobra.Command, args []string) error {
-		if err := checkSource(args[0]); err != nil {
+		if err := a.checkSource(cmd.Context(), args[0]); err != nil {
 			return err
 		}
 		if args[0] == dart.Source && a.cfg.dartKey != "" {
@@ -146,6 +194,8 @@ func newResume(a *app) *cobra.Command {
 			if err := source.Unblock(cmd.Context(), who, today); err != nil {
 				return err
 			}
+		} else if args[0] == dart.Source {
+			a.log.Warn("a quota that was found used up stays so: which key's it is, only --dart-key or $OPENDART_API_KEY tells")
 		}
 		was, err := a.ledger.Resume(cmd.Context(), args[0])
 		if err == nil && !was {
@@ -170,20 +220,20 @@ func schedules(jobs []scheduler.Job) []scheduler.Schedule {
 }
 
 func newStatus(a *app) *cobra.Command {
-	var asJSON bool
+	var asJSON, feeds bool
 	cmd := &cobra.Command{Use: "status", Short: "show jobs, failures, pauses, feeds and freshness", Args: boot.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&feeds, "each-feed", false, "show every feed in place of the jobs")
 	cmd.RunE = a.opened(func(cmd *cobra.Command, _ []string) error {
-		jobs, err := a.jobs()
-		if err != nil {
-			return err
-		}
-		list, err := a.overview(cmd.Context(), jobs)
+		list, err := a.overview(cmd.Context(), a.known().jobs)
 		if err != nil {
 			return err
 		}
 		if asJSON {
 			return json.NewEncoder(a.out).Encode(list)
+		}
+		if feeds {
+			return a.feedTable(list)
 		}
 		return a.table(list)
 	})
@@ -245,12 +295,23 @@ func newBackfill(a *app) *cobra.Command {
 		if a.cfg.dartKey == "" {
 			return boot.Usagef("--dart-key: a backfill needs OpenDART's key")
 		}
-		// The crawl keeps what a backfill may not take.
-		client, source := a.openDART(max(1, a.cfg.quota*6/10))
+		filter, quota, err := a.backfillBounds()
+		if err != nil {
+			return err
+		}
+		client, source := a.openDART(quota)
+		if err := a.cfg.needAlias(); err != nil {
+			done, problem := source.Done(cmd.Context(), dart.Name(first, last))
+			if problem == nil && done.Next.After(last) { // there is nothing to enqueue
+				fmt.Fprintf(a.out, "these days are done, with %d documents\n", done.Documents)
+				return nil
+			}
+			return errors.Join(err, problem)
+		}
 		progress := term.NewProgress(a.err, "days", int(last.Sub(first).Hours()/24)+1)
 		defer progress.Done()
 		return dart.NewBackfill(a.log, dart.BackfillParts{
-			Client: client, Outbox: a.outbox(source, tasks.Backfill), Marker: source, Filter: a.cfg.filter(),
+			Client: client, Outbox: a.outbox(source, tasks.Backfill), Marker: source, Filter: filter,
 			Depth: a.depth, MaxDepth: depth, Every: every,
 		}).Run(cmd.Context(), first, last, func(s dart.BackfillStatus) {
 			if s.Waiting != "" {
@@ -262,6 +323,19 @@ func newBackfill(a *app) *cobra.Command {
 		})
 	})
 	return cmd
+}
+
+// backfillBounds are the filings that the crawl wants, and the calls that it leaves to a backfill.
+func (a *app) backfillBounds() (dart.Filter, int, error) {
+	cfg := a.cfg
+	if a.file != nil {
+		set, _, err := a.file.Read()
+		if err != nil {
+			return dart.Filter{}, 0, boot.Usagef("--sources: %w", err)
+		}
+		cfg = cfg.with(set)
+	}
+	return cfg.filter(), max(1, cfg.quota*6/10), nil
 }
 
 func backfillRange(source, from, to string) (first, last time.Time, err error) {

@@ -4,10 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +22,9 @@ const defaultHTTP = "127.0.0.1:8083"
 // settings are the flags.
 type settings struct {
 	redisURL, alias, http, agent string
+
+	sources      string
+	allowPrivate bool
 
 	dartKey, dartURL, dartCA string
 	listedOnly               bool
@@ -43,6 +44,8 @@ func (f *settings) register(c *boot.Config) {
 	c.String(&f.alias, "alias", "", "alias of the model that embeds what is found")
 	c.String(&f.http, "http", defaultHTTP, "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
 	c.String(&f.agent, "user-agent", "embedfleet/1", "how requests introduce themselves; put an address in it where people can complain")
+	c.String(&f.sources, "sources", "", "file that says what is crawled, read again when it changes; see docs/add-a-source.md")
+	c.Bool(&f.allowPrivate, "allow-private", "let what is crawled lead into the own network; for tests")
 	c.String(&f.dartKey, "dart-key", "", "OpenDART's key, 40 characters; without it DART is not crawled", boot.Env("OPENDART_API_KEY", "DART_API_KEY"), boot.Secret)
 	c.String(&f.dartURL, "dart-url", dart.BaseURL, "OpenDART's address")
 	c.String(&f.dartCA, "dart-ca", "", "file of certificates to trust for OpenDART's address, in place of the system's")
@@ -75,8 +78,15 @@ func (f *settings) config(c *boot.Config) (config, error) {
 	if out.conn, err = queue.Parse(f.redisURL); err != nil {
 		fault("--redis-url: %w", err)
 	}
-	if err := tasks.CheckModel(f.alias); err != nil {
-		fault("--alias: %w", err)
+	if f.alias != "" { // commands that enqueue ask for one
+		if err := tasks.CheckModel(f.alias); err != nil {
+			fault("--alias: %w", err)
+		}
+	}
+	for flag, name := range map[string]string{"sources": f.sources, "feeds": f.feeds} {
+		if _, err := os.Stat(name); name != "" && err != nil {
+			fault("--%s: %w", flag, err)
+		}
 	}
 	if f.dartKey != "" && len(f.dartKey) != 40 {
 		fault("--dart-key: has %d characters, OpenDART's have 40", len(f.dartKey))
@@ -110,8 +120,12 @@ func readRoots(name string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-func (c config) dartHTTP() *http.Client {
-	return &http.Client{Transport: dart.NewTransport(c.roots), Timeout: time.Minute}
+// needAlias is the fault of a command that enqueues without knowing for whom.
+func (c config) needAlias() error {
+	if c.alias == "" {
+		return boot.Usagef("--alias: is missing: name the alias of the model that embeds what is found")
+	}
+	return nil
 }
 
 func (c config) filter() dart.Filter {
@@ -130,9 +144,10 @@ func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "scheduler",
 		Short: "crawl on aligned clocks and keep the lanes in order",
-		Example: `  scheduler --alias minilm --feeds feeds.json       with $OPENDART_API_KEY
+		Example: `  scheduler --alias minilm --sources sources.json       with $OPENDART_API_KEY
   scheduler next
   scheduler run dart --at 2026-11-22T11:05
+  scheduler runs news --failed
   scheduler pause news --reason "complaint of an outlet"
   scheduler backfill dart --from 2021-01-01 --to 2021-12-31`,
 		Args: boot.NoArgs,
@@ -143,6 +158,6 @@ func newRoot(s streams) *cobra.Command {
 	a.settings.register(a.config)
 	a.logs.Register(a.config)
 	a.traces.Register(a.config)
-	root.AddCommand(boot.NewHealth("http", defaultHTTP, s.out, s.getenv), newRun(a), newNext(a), newPause(a), newResume(a), newStatus(a), newBackfill(a))
+	root.AddCommand(boot.NewHealth("http", defaultHTTP, s.out, s.getenv), newRun(a), newNext(a), newPause(a), newResume(a), newStatus(a), newRuns(a), newBackfill(a))
 	return root
 }

@@ -91,14 +91,17 @@ func newDay(b *testing.B) *benchDay {
 	b.Cleanup(disclosures.Close)
 
 	a := &app{streams: streams{tracer: trace.Off()}, log: slog.New(slog.DiscardHandler), rdb: d.rdb, ledger: ledger.New(d.rdb), store: storeredis.New(d.rdb)}
-	a.queue, a.sources = enqueuer{queue.NewClient(d.rdb, nil)}, map[string]*ledger.Source{}
+	a.queue, a.web = enqueuer{queue.NewClient(d.rdb, nil)}, newWeb(config{settings: settings{allowPrivate: true}})
+	b.Cleanup(a.web.close)
 	a.settings.register(boot.New(pflag.NewFlagSet("", pflag.PanicOnError))) // the defaults
 	a.cfg = config{settings: a.settings}
 	a.cfg.alias, a.cfg.dartKey, a.cfg.dartURL, a.cfg.roots = "m", key, disclosures.URL, roots
 	a.cfg.feeds = outlets(b, imitation.NewNews(imitation.Stories(d.day, benchStories), now))
-	if d.jobs, err = a.jobs(); err != nil {
+	p, err := a.plan()
+	if err != nil {
 		b.Fatal(err)
 	}
+	d.jobs = p.jobs
 	return d
 }
 

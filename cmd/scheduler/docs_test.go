@@ -11,6 +11,7 @@ import (
 	"github.com/embedfleet/embedfleet/scheduler/alike"
 	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/news"
+	"github.com/embedfleet/embedfleet/scheduler/sources"
 )
 
 // TestTheHandbook runs the commands that docs/crawlers.md shows, and looks for the jobs, flags and series it names.
@@ -25,6 +26,11 @@ func TestTheHandbook(t *testing.T) {
 	commands := regexp.MustCompile(`(?m)^ {4}scheduler (.*?)(?:\s+#.*)?$`).FindAllStringSubmatch(text, -1)
 	if len(commands) < 6 {
 		t.Fatalf("only %d commands were found", len(commands))
+	}
+	if m := regexp.MustCompile(`(?m)^ {4}\{"sources": \[(?:\n {4}.*)*?\n {4}\]\}$`).FindString(text); m == "" {
+		t.Error("no file of sources is shown")
+	} else if _, err := sources.Parse([]byte(m), os.LookupEnv); err != nil {
+		t.Errorf("the file of sources that is shown: %v", err)
 	}
 	for _, m := range commands {
 		args := strings.Fields(strings.ReplaceAll(m[1], `"an outlet complained"`, "complaint"))
@@ -42,9 +48,13 @@ func TestTheHandbook(t *testing.T) {
 			}
 		}
 	}
-	flags := newRoot(streams{out: &buffer{}, err: &buffer{}}).PersistentFlags()
+	root := newRoot(streams{out: &buffer{}, err: &buffer{}})
 	for _, m := range regexp.MustCompile("`--([a-z-]+)").FindAllStringSubmatch(text, -1) {
-		if flags.Lookup(m[1]) == nil && m[1] != "max-waiting" {
+		found := root.PersistentFlags().Lookup(m[1]) != nil
+		for _, sub := range root.Commands() {
+			found = found || sub.Flags().Lookup(m[1]) != nil
+		}
+		if !found {
 			t.Errorf("there is no flag --%s", m[1])
 		}
 	}

@@ -261,6 +261,7 @@ func TestReadyzWithoutRedis(t *testing.T) {
 	redis := testkit.RedisServer(t)
 	a := &app{log: slog.New(slog.DiscardHandler), rdb: redis.Client()}
 	s := &server{app: a, metrics: monitoring.NewCrawler("test"), every: 20 * time.Millisecond, patience: 300 * time.Millisecond}
+	s.plan.Store(&plan{})
 	s.reached.Store(time.Now().UnixNano())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

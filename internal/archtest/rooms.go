@@ -82,10 +82,14 @@ var Rooms = []Room{
 
 	{"scheduler", "when documents enter without a human, and the one order of steps", []string{"tasks", "vector"},
 		[]string{"github.com/robfig/cron/v3"}},
-	{"scheduler/ledger", "what crawlers must remember, in Redis", []string{"scheduler", "scheduler/dart"}, []string{goRedis}},
+	{"scheduler/ledger", "what crawlers must remember, in Redis", []string{"scheduler"}, []string{goRedis}},
 	{"scheduler/dart", "filings from OpenDART become documents", []string{"scheduler", "vector"}, []string{xtext}},
-	{"scheduler/news", "feeds and Naver's search become documents", []string{"scheduler", "vector"},
-		[]string{"github.com/mmcdole/gofeed", xsync, xtext}},
+	{"scheduler/news", "feeds and Naver's search become documents", []string{"scheduler", "tasks", "vector"},
+		[]string{xsync, xtext}},
+	{"scheduler/jsonapi", "any interface that answers with JSON becomes documents", []string{"scheduler", "scheduler/news", "tasks", "vector"}, nil},
+	{"scheduler/interval", "a command or a call at each slot, and the documents it gives", []string{"intake", "scheduler", "tasks", "vector"}, nil},
+	{"scheduler/sources", "the file that says what is crawled",
+		[]string{"scheduler", "scheduler/dart", "scheduler/interval", "scheduler/jsonapi", "scheduler/news"}, nil},
 	{"scheduler/alike", "news that say the same as earlier news are marked", []string{"scheduler", "store", "vector"}, nil},
 	{"scheduler/imitation", "answers as OpenDART and feeds do, for tests and demonstrations", []string{"samples"}, []string{xtext}},
 
@@ -100,6 +104,7 @@ var Rooms = []Room{
 		[]string{"github.com/rivo/uniseg", "github.com/schollz/progressbar/v3", "golang.org/x/term"}},
 
 	{"internal/filelock", "one process of a host at a time", nil, nil},
+	{"internal/outside", "HTTP to addresses that others chose, never into the own network", nil, nil},
 	{"internal/coalesce", "calls at the same time become one", nil, nil},
 	{"internal/trace", "one text's way through the processes, as OpenTelemetry has it", []string{"tasks", "vector"},
 		[]string{"go.opentelemetry.io/otel"}},

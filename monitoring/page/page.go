@@ -50,10 +50,11 @@ type Controls interface {
 
 // Parts are what a page is made of.
 type Parts struct {
-	Frame    *frame.Frame
-	Fleet    Fleet
-	Letters  Letters
-	Controls Controls
+	Frame     *frame.Frame
+	Fleet     Fleet
+	Letters   Letters
+	Histories Histories
+	Controls  Controls
 }
 
 // Options are a page's settings.
@@ -75,6 +76,7 @@ type Page struct {
 	fleet    *template.Template
 	act      *template.Template
 	dead     *template.Template
+	history  *template.Template
 	book     *template.Template
 }
 
@@ -95,7 +97,7 @@ func New(parts Parts, opts *Options) (*Page, error) {
 	if p.handbook, err = handbook(opts.Handbook); err != nil {
 		return nil, err
 	}
-	for name, t := range map[string]**template.Template{"fleet": &p.fleet, "act": &p.act, "dead": &p.dead, "runbook": &p.book} {
+	for name, t := range map[string]**template.Template{"fleet": &p.fleet, "act": &p.act, "dead": &p.dead, "runs": &p.history, "runbook": &p.book} {
 		if *t, err = parts.Frame.Parse(templates, "templates/"+name+".html", "templates/shared.html"); err != nil {
 			return nil, err
 		}
@@ -112,6 +114,7 @@ func (p *Page) Routes(mux *http.ServeMux, operator func(http.Handler) http.Handl
 	mux.HandleFunc("GET /{$}", p.showFleet)
 	mux.HandleFunc("GET /live", p.live)
 	mux.HandleFunc("GET /dead", p.showDead)
+	mux.HandleFunc("GET /runs", p.showRuns)
 	mux.HandleFunc("GET /runbook", p.showRunbook)
 	mux.Handle("GET /act", operator(http.HandlerFunc(p.confirm)))
 	mux.Handle("POST /act", operator(http.HandlerFunc(p.do)))

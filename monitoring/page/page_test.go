@@ -137,7 +137,7 @@ func newSite(t *testing.T, role login.Role, list letters) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := page.New(page.Parts{Frame: f, Fleet: s.board, Letters: list, Controls: s.desk}, &page.Options{Logger: testkit.Logger(t), Handbook: []byte("# Book\n\n## A lane is late\n\nWait.\n")})
+	p, err := page.New(page.Parts{Frame: f, Fleet: s.board, Letters: list, Histories: history{}, Controls: s.desk}, &page.Options{Logger: testkit.Logger(t), Handbook: []byte("# Book\n\n## A lane is late\n\nWait.\n")})
 	if err != nil {
 		t.Fatal(err)
 	}

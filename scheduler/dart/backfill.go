@@ -11,22 +11,15 @@ import (
 	"github.com/embedfleet/embedfleet/scheduler"
 )
 
-// A Done says how far a backfill came.
-type Done struct {
-	Next      time.Time // the day to do next
-	Documents int       // handed in
-	Requests  int
-}
-
 // Marker remembers how far backfills came.
 type Marker interface {
-	Done(ctx context.Context, name string) (Done, error)
-	SetDone(ctx context.Context, name string, d Done) error
+	Done(ctx context.Context, name string) (scheduler.Progress, error)
+	SetDone(ctx context.Context, name string, d scheduler.Progress) error
 }
 
 // A BackfillStatus is told after each day and while nothing can be done.
 type BackfillStatus struct {
-	Done
+	scheduler.Progress
 	From, To time.Time
 	Left     time.Duration // an estimate, 0 while there is none
 	Waiting  string        // why nothing happens, "" while it does
@@ -80,7 +73,7 @@ func (b *Backfill) Run(ctx context.Context, from, to time.Time, tell func(Backfi
 	if done.Next.IsZero() {
 		done.Next = from
 	}
-	status := BackfillStatus{From: from, To: to, Done: done}
+	status := BackfillStatus{From: from, To: to, Progress: done}
 	began, first := time.Now(), done.Next
 	for !status.Next.After(to) {
 		if err := b.room(ctx, &status, tell); err != nil {
@@ -90,7 +83,7 @@ func (b *Backfill) Run(ctx context.Context, from, to time.Time, tell func(Backfi
 			return fmt.Errorf("backfilling %s: %w", status.Next.Format(time.DateOnly), err)
 		}
 		status.Next = status.Next.AddDate(0, 0, 1)
-		if err := b.parts.Marker.SetDone(ctx, name, status.Done); err != nil {
+		if err := b.parts.Marker.SetDone(ctx, name, status.Progress); err != nil {
 			return err
 		}
 		days := status.Next.Sub(first).Hours() / 24

@@ -12,10 +12,13 @@ import (
 	"github.com/embedfleet/embedfleet/scheduler"
 )
 
-type marker map[string]Done
+type marker map[string]scheduler.Progress
 
-func (m marker) Done(_ context.Context, name string) (Done, error)    { return m[name], nil }
-func (m marker) SetDone(_ context.Context, name string, d Done) error { m[name] = d; return nil }
+func (m marker) Done(_ context.Context, name string) (scheduler.Progress, error) { return m[name], nil }
+func (m marker) SetDone(_ context.Context, name string, d scheduler.Progress) error {
+	m[name] = d
+	return nil
+}
 
 // TestBackfillGoesOnWhereItStopped: a fault on the third day, the quota's end on the fifth, workers behind.
 func TestBackfillGoesOnWhereItStopped(t *testing.T) {

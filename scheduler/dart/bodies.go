@@ -91,12 +91,16 @@ func (b *Bodies) one(ctx context.Context, log *slog.Logger, out *scheduler.Outbo
 	case err == nil, errors.As(err, &bomb), errors.As(err, &status) && status.Status.Action() == Missing:
 		log.Info("filing has no readable body", "receipt", f.Receipt, "err", err)
 		mark := scheduler.Mark{ID: bodyID(f), Names: []string{bodyID(f)}}
-		return scheduler.Report{Dropped: 1}, out.Memory.Mark(ctx, []scheduler.Mark{mark})
+		r := scheduler.Report{}
+		r.Drop("no_body", 1)
+		return r, out.Memory.Mark(ctx, []scheduler.Mark{mark})
 	case concernsAll(err):
 		return scheduler.Report{}, err
 	default: // the next run tries again
 		log.Warn("fetching a body failed", "receipt", f.Receipt, "err", err)
-		return scheduler.Report{Failed: 1}, nil
+		r := scheduler.Report{}
+		r.Fail("body")
+		return r, nil
 	}
 	d := f.Document(now)
 	d.ID, d.Text = bodyID(f), text

@@ -23,9 +23,8 @@ const (
 	maxList = 4 << 20  // bytes of a page of 100 filings, which has 30 kB
 	maxZIP  = 64 << 20 // bytes of an archive as it travels; the list of companies has 4 MB
 	// A call that may work the next time is made this often.
-	callTries  = 3
-	callPause  = 2 * time.Second
-	beginBytes = 200 // of an unreadable body, for the log
+	callTries = 3
+	callPause = 2 * time.Second
 
 	// DefaultQuota leaves a tenth of the service's 20,000 calls a day for people who use the same key.
 	DefaultQuota = 18000
@@ -213,7 +212,9 @@ func (c *Client) status(endpoint string, body []byte) (Status, error) {
 	case bytes.HasPrefix(trimmed, []byte("{")):
 		err = json.Unmarshal(trimmed, &head)
 	case bytes.HasPrefix(trimmed, []byte("<?xml")), bytes.HasPrefix(trimmed, []byte("<result")):
-		err = xml.Unmarshal(trimmed, &head)
+		if xml.Unmarshal(trimmed, &head) != nil { // whose errors repeat names that stand there
+			err = errors.New("its XML is broken")
+		}
 	default:
 		err = errors.New("neither JSON nor XML nor an archive")
 	}
@@ -227,6 +228,5 @@ func (c *Client) status(endpoint string, body []byte) (Status, error) {
 }
 
 func (c *Client) unreadable(endpoint string, code int, body []byte, err error) error {
-	begin := c.key.redact(string(body[:min(len(body), 4*beginBytes)])) // before it is cut through
-	return &AnswerError{Endpoint: endpoint, Code: code, Begin: strings.ToValidUTF8(begin[:min(len(begin), beginBytes)], "?"), Err: c.key.clean(err)}
+	return &AnswerError{Endpoint: endpoint, Code: code, Bytes: len(body), Err: c.key.clean(err)}
 }

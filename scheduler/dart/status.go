@@ -116,13 +116,13 @@ func (e *StatusError) Error() string {
 // half a body, HTTP 5xx. It is worth another try.
 type AnswerError struct {
 	Endpoint string
-	Code     int    // HTTP's
-	Begin    string // of the body, at most 200 bytes
-	Err      error  // why it could not be read, or nil
+	Code     int   // HTTP's
+	Bytes    int   // of the body, which is not repeated: it may be anybody's
+	Err      error // why it could not be read, or nil
 }
 
 func (e *AnswerError) Error() string {
-	text := fmt.Sprintf("%s answers HTTP %d with something else than data, beginning %q", e.Endpoint, e.Code, e.Begin)
+	text := fmt.Sprintf("%s answers HTTP %d with %d bytes that are no data of the service", e.Endpoint, e.Code, e.Bytes)
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
 	}

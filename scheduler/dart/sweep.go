@@ -89,7 +89,8 @@ func (s *Sweeper) days(ctx context.Context, from, to, now time.Time) (scheduler.
 		}
 	}
 	r, err := s.put(ctx, wanted, now)
-	r.Items, r.Dropped = len(filings), bad
+	r.Items = len(filings)
+	r.Drop("unusable_row", bad)
 	if err != nil {
 		return r, fmt.Errorf("handing filings in: %w", err)
 	}

@@ -3,6 +3,7 @@ package dart
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -204,12 +205,17 @@ func TestBodies(t *testing.T) {
 		Bodies: &Bodies{Client: faults, Reports: []string{"사업보고서"}},
 	})
 	r, err := s.Run(t.Context(), aTick)
-	if want := (scheduler.Report{Requests: 1, Items: 4, New: 5, Dropped: 1, Failed: 1}); err != nil || r != want {
+	id := func(i int) string { return list[i].ID() }
+	want := scheduler.Report{
+		Requests: 1, Items: 4, New: 5, Dropped: 1, Failed: 1, Reasons: map[string]int{"dropped/no_body": 1, "failed/body": 1},
+		Brought: []string{id(3), id(2), id(1), id(0), id(2) + "#body"},
+	}
+	if err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("%+v, %v, want %+v", r, err, want)
 	}
 	delete(faults, list[0].Receipt)
 	r, err = s.Run(t.Context(), aTick)
-	if want := (scheduler.Report{Requests: 1, Items: 4, New: 1}); err != nil || r != want {
+	if want := (scheduler.Report{Requests: 1, Items: 4, New: 1, Brought: []string{id(0) + "#body"}}); err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("the second time %+v, %v, want %+v", r, err, want)
 	}
 	if got := fleet.fields(t, "of"); len(got) != 2 || got[list[0].ID()+"#body"] != list[0].ID() {

@@ -6,8 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/embedfleet/embedfleet/scheduler"
-	"github.com/embedfleet/embedfleet/scheduler/dart"
 )
 
 // Feeds returns what is remembered of each feed, by name.
@@ -19,16 +20,40 @@ func (s *Source) Feeds(ctx context.Context) (map[string]string, error) {
 	return states, nil
 }
 
-// SetFeed remembers a feed.
-func (s *Source) SetFeed(ctx context.Context, name, state string) error {
-	if err := s.rdb.HSet(ctx, feedsKey(s.name), name, state).Err(); err != nil {
+// Recall returns what a part of the source brought lately, as SetFeed or SetRecall was given it, "" for nothing.
+func (s *Source) Recall(ctx context.Context, name string) (string, error) {
+	text, err := s.rdb.HGet(ctx, recallKey(s.name), name).Result()
+	if err != nil && !missing(err) {
+		return "", fmt.Errorf("reading what %s brought: %w", name, err)
+	}
+	return text, nil
+}
+
+// SetRecall writes it down.
+func (s *Source) SetRecall(ctx context.Context, name, recall string) error {
+	if err := s.rdb.HSet(ctx, recallKey(s.name), name, recall).Err(); err != nil {
+		return fmt.Errorf("writing down what %s brought: %w", name, err)
+	}
+	return nil
+}
+
+// SetFeed remembers a feed's state and, unless that is empty, what it brought, in one step.
+func (s *Source) SetFeed(ctx context.Context, name, state, recall string) error {
+	_, err := s.rdb.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.HSet(ctx, feedsKey(s.name), name, state)
+		if recall != "" {
+			pipe.HSet(ctx, recallKey(s.name), name, recall)
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("writing feed %s down: %w", name, err)
 	}
 	return nil
 }
 
 // Done returns how far the backfill of a name came; it implements dart's Marker with [Source.SetDone].
-func (s *Source) Done(ctx context.Context, name string) (d dart.Done, err error) {
+func (s *Source) Done(ctx context.Context, name string) (d scheduler.Progress, err error) {
 	fields, err := s.rdb.HGetAll(ctx, backfillKey(s.name, name)).Result()
 	if err != nil {
 		return d, fmt.Errorf("reading backfill %s: %w", name, err)
@@ -46,7 +71,7 @@ func (s *Source) Done(ctx context.Context, name string) (d dart.Done, err error)
 }
 
 // SetDone writes down how far a backfill came.
-func (s *Source) SetDone(ctx context.Context, name string, d dart.Done) error {
+func (s *Source) SetDone(ctx context.Context, name string, d scheduler.Progress) error {
 	err := s.rdb.HSet(ctx, backfillKey(s.name, name), "next", d.Next.Format(time.RFC3339),
 		"documents", d.Documents, "requests", d.Requests).Err()
 	if err != nil {

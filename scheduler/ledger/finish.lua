@@ -1,14 +1,18 @@
 -- Ends a run.
--- KEYS[1] job  KEYS[2] slots  KEYS[3] lease  KEYS[4] pause
+-- KEYS[1] job  KEYS[2] slots  KEYS[3] lease  KEYS[4] pause  KEYS[5] runs
 -- ARGV[1] token    ARGV[2] slot's place  ARGV[3] its beginning, ms
 -- ARGV[4] outcome: 'done', 'failed', 'paused' or 'released'
 -- ARGV[5] report, JSON  ARGV[6] error  ARGV[7] reason of a pause  ARGV[8] its end, Unix ms, '0' for none
+-- ARGV[9] the run for the history, JSON  ARGV[10] how long that is kept, ms
 -- Returns 1, or 0 if the lease is another's or nobody's; nothing is written then.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[3])
 local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local outcome = ARGV[4]
+local begun = redis.call('HGET', KEYS[1], 'begun') or now
+redis.call('ZADD', KEYS[5], now, begun .. ' ' .. ARGV[9])
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', tonumber(now) - tonumber(ARGV[10])))
 if outcome == 'released' then
   redis.call('HINCRBY', KEYS[1], 'attempts', -1)
   return 1

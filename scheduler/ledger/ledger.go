@@ -105,9 +105,13 @@ func (l *Ledger) Finish(ctx context.Context, g scheduler.Grant, r scheduler.Resu
 	if r.Released {
 		outcome = "released"
 	}
-	keys := []string{jobKey(g.Source, g.Job), slotsKey(g.Source, g.Job), leaseKey(g.Source, g.Job), pauseKey(g.Source)}
+	run, err := json.Marshal(entry{Slot: g.Place, Outcome: outcome, Attempt: g.Attempt, Error: shorten(failure), Report: r.Report})
+	if err != nil {
+		return fmt.Errorf("encoding a run: %w", err)
+	}
+	keys := []string{jobKey(g.Source, g.Job), slotsKey(g.Source, g.Job), leaseKey(g.Source, g.Job), pauseKey(g.Source), runsKey(g.Source, g.Job)}
 	n, err := l.finish.Run(ctx, l.rdb, keys, g.Token, g.Place, g.Begin.UnixMilli(), outcome, report,
-		failure, reason, until).Int()
+		failure, reason, until, run, History.Milliseconds()).Int()
 	return kept(n, err, "ending a slot")
 }
 

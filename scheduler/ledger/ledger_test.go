@@ -9,7 +9,6 @@ import (
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/scheduler"
-	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 )
 
@@ -156,10 +155,10 @@ func TestCompaniesAreReplacedWhole(t *testing.T) {
 func TestBackfillProgress(t *testing.T) {
 	t.Parallel()
 	s := ledger.New(testkit.Redis(t)).Source("dart", time.Hour)
-	if d, err := s.Done(t.Context(), "x"); err != nil || d != (dart.Done{}) {
+	if d, err := s.Done(t.Context(), "x"); err != nil || d != (scheduler.Progress{}) {
 		t.Errorf("%+v, %v", d, err)
 	}
-	want := dart.Done{Next: time.Date(2021, 1, 2, 0, 0, 0, 0, scheduler.KST), Documents: 5, Requests: 2}
+	want := scheduler.Progress{Next: time.Date(2021, 1, 2, 0, 0, 0, 0, scheduler.KST), Documents: 5, Requests: 2}
 	if err := s.SetDone(t.Context(), "x", want); err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,11 @@ type Feed struct {
 	Fails int       `json:"fails,omitempty"`
 	Since time.Time `json:"since,omitzero"` // when the failing began
 	Error string    `json:"error,omitempty"`
-	Wait  time.Time `json:"wait,omitzero"` // it is not asked before
+	Wait  time.Time `json:"wait,omitzero"`   // it is not asked before
+	Moved string    `json:"moved,omitempty"` // it says that it is at this address now
+	Cut   bool      `json:"cut,omitempty"`   // its last answer ended before its end
+
+	Dropped map[string]int `json:"dropped,omitempty"` // items of its last answer, by reason
 }
 
 // An announcement is a schedule as it is kept in Redis.
@@ -107,6 +111,24 @@ func (l *Ledger) Announce(ctx context.Context, jobs []scheduler.Schedule) error 
 	})
 	if err != nil {
 		return fmt.Errorf("announcing %d jobs: %w", len(jobs), err)
+	}
+	return nil
+}
+
+// Withdraw says that jobs are not kept any more, by anybody: they are not shown as missing then. Their history stays.
+func (l *Ledger) Withdraw(ctx context.Context, jobs []scheduler.Schedule) error {
+	for _, j := range jobs {
+		key := schedulesKey(j.Source)
+		if err := l.rdb.HDel(ctx, key, j.Job).Err(); err != nil {
+			return fmt.Errorf("withdrawing job %s: %w", j.Job, err)
+		}
+		left, err := l.rdb.HLen(ctx, key).Result()
+		if err == nil && left == 0 {
+			err = l.rdb.ZRem(ctx, sourcesKey, j.Source).Err()
+		}
+		if err != nil {
+			return fmt.Errorf("withdrawing job %s: %w", j.Job, err)
+		}
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func TestStatusShowsWhatSchedulersKeep(t *testing.T) {
 	for name, state := range map[string]string{
 		"good": `{"ok":"2026-11-22T00:00:00Z","items":30}`, "bad": `{"fails":3,"error":"HTTP 404","items":0}`, "torn": `{"fails":`,
 	} {
-		if err := s.SetFeed(ctx, name, state); err != nil {
+		if err := s.SetFeed(ctx, name, state, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -140,7 +140,7 @@ func TestADayOfNews(t *testing.T) {
 		}
 		for _, i := range []int{0, 1, 2, 3, 4, 5, 201, n - 1} {
 			s := stories[i]
-			id := news.Identity(fmt.Sprintf("https://news.example.invalid/view?idxno=%d", i), "", "", s.At)
+			id := news.Identity(fmt.Sprintf("https://news.example.invalid/view?idxno=%d", i), "", "", "", s.At)
 			rec, err := docs.Get(t.Context(), "quote", id)
 			if err != nil || rec.Document.Title != s.Title || !rec.Document.PublishedAt.Equal(s.At) || rec.Document.Fields["published_from"] != "feed" {
 				t.Errorf("story %d: %+v, %v; want %v", i, rec.Document, err, s.At)

@@ -15,6 +15,17 @@ type Feed struct {
 	Name string `json:"name"` // unique; kept in documents as field "feed"
 	URL  string `json:"url"`
 	Off  bool   `json:"off,omitempty"`
+	// Private feeds are of the own network: their host may have a private address.
+	Private bool `json:"private,omitempty"`
+}
+
+// Check refuses an address that can't be asked.
+func (f Feed) Check() error {
+	u, err := url.Parse(f.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("url: want an http or https address")
+	}
+	return nil
 }
 
 // ParseFeeds reads a list: a JSON array. It names every fault.
@@ -26,12 +37,10 @@ func ParseFeeds(b []byte) ([]Feed, error) {
 	var faults []error
 	seen := map[string]bool{}
 	for i, f := range list {
-		u, err := url.Parse(f.URL)
-		switch {
-		case f.Name == "" || seen[f.Name]:
+		if f.Name == "" || seen[f.Name] {
 			faults = append(faults, fmt.Errorf("feed %d: name %q is empty or used twice", i+1, f.Name))
-		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			faults = append(faults, fmt.Errorf("feed %s: want an http or https address", f.Name))
+		} else if err := f.Check(); err != nil {
+			faults = append(faults, fmt.Errorf("feed %s: %w", f.Name, err))
 		}
 		seen[f.Name] = true
 	}
@@ -88,6 +97,7 @@ func (l *List) refresh() error {
 
 // A State is what is remembered of a feed between runs.
 type State struct {
+	URL      string    `json:"url,omitempty"`      // that this is about
 	ETag     string    `json:"etag,omitempty"`     // verbatim
 	Modified string    `json:"modified,omitempty"` // Last-Modified, verbatim
 	OK       time.Time `json:"ok,omitzero"`        // last success, a 304 among them
@@ -96,6 +106,20 @@ type State struct {
 	Since    time.Time `json:"since,omitzero"`     // of the first of them
 	Error    string    `json:"error,omitempty"`    // the last
 	Wait     time.Time `json:"wait,omitzero"`      // not to be asked before
+	Moved    string    `json:"moved,omitempty"`    // it says that it is at this address now
+	Cut      bool      `json:"cut,omitempty"`      // the last whole answer ended before its end
+
+	Dropped map[string]int `json:"dropped,omitempty"` // items of the last whole answer, by reason
+}
+
+// readState reads a feed's state. What was remembered of another address says nothing about this one; what is
+// unreadable only saves work.
+func readState(text, address string) State {
+	var s State
+	if json.Unmarshal([]byte(text), &s) != nil || s.URL != "" && s.URL != address {
+		return State{}
+	}
+	return s
 }
 
 // failed returns the state after a fault: asked again ever more rarely, or when the server said.

@@ -2,9 +2,12 @@ package news
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -28,9 +31,10 @@ func (e *StatusError) Error() string {
 
 // An answer is what a server gave for a feed.
 type answer struct {
-	body           []byte
+	body           Body
 	same           bool // 304: as before
 	etag, modified string
+	moved          string // where the server says the feed is from now on
 }
 
 // fetch asks for a feed, or whether it changed.
@@ -51,25 +55,78 @@ func fetch(ctx context.Context, client *http.Client, agent string, f Feed, s Sta
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return answer{}, plain(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified {
 		return answer{same: true}, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	switch {
-	case err != nil:
-		return answer{}, fmt.Errorf("reading the answer: %w", err)
-	case len(body) > maxBody:
-		return answer{}, fmt.Errorf("the answer is longer than %d bytes", maxBody)
-	case resp.StatusCode != http.StatusOK:
+	if len(body) > maxBody {
+		return answer{}, errTooLong
+	}
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // of a body that ends early, the whole items are read
+		return answer{}, fmt.Errorf("reading the answer: %w", plain(err))
+	}
+	if resp.StatusCode != http.StatusOK {
 		if err := blocked(body); err != nil {
 			return answer{}, err
 		}
 		return answer{}, &StatusError{resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"))}
 	}
-	return answer{body: body, etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified")}, nil
+	if resp.Request != nil { // the last of them
+		req = resp.Request
+	}
+	got := answer{
+		body: Body{body, resp.Header.Get("Content-Type"), req.URL.String()},
+		etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified"), moved: moved(req),
+	}
+	if err != nil {
+		got.etag, got.modified = "", ""
+	}
+	return got, nil
+}
+
+var errTooLong = fmt.Errorf("the answer is longer than %d bytes", maxBody)
+
+// plain returns what an HTTP client's error is about without the address: that may carry a key, and a redirect's
+// is another server's words.
+func plain(err error) error {
+	if outer, ok := errors.AsType[*url.Error](err); ok {
+		return outer.Err
+	}
+	return err
+}
+
+// moved returns where the first address leads for good: only if every redirect on the way says so.
+func moved(last *http.Request) string {
+	if last.Response == nil {
+		return ""
+	}
+	for r := last.Response; r != nil; r = r.Request.Response {
+		if r.StatusCode != http.StatusMovedPermanently && r.StatusCode != http.StatusPermanentRedirect {
+			return ""
+		}
+	}
+	return last.URL.String()
+}
+
+// failure is why a feed failed, in a word for counts.
+func failure(err error) string {
+	if status, ok := errors.AsType[*StatusError](err); ok {
+		return fmt.Sprintf("http_%d", status.Code)
+	}
+	var coded interface{ Code() string }
+	switch {
+	case errors.As(err, &coded):
+		return coded.Code()
+	case errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err):
+		return "timeout"
+	case errors.Is(err, errTooLong):
+		return "too_long"
+	default:
+		return "unreachable"
+	}
 }
 
 // retryAfter reads seconds or a date.

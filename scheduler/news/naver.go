@@ -37,15 +37,19 @@ type NaverOptions struct {
 	Agent      string
 }
 
-// A NaverError is an error in either shape's form. Codes are Naver's own.
+// A NaverError is an error in either shape's form. Its code is Naver's own; its message, which may repeat what was
+// asked with, is not kept.
 type NaverError struct {
-	HTTP    int
-	Code    string
-	Message string
+	HTTP int
+	Code string
 }
 
 func (e *NaverError) Error() string {
-	return fmt.Sprintf("naver answers HTTP %d, code %s: %s", e.HTTP, e.Code, e.Message)
+	meaning := map[string]string{
+		"quota": "the quota is used up", "speed": "too many calls at once", "credentials": "id or secret is refused, or lacks the right to search news",
+		"server": "trouble of the service", "request": "the request is wrong",
+	}[e.Kind()]
+	return fmt.Sprintf("naver answers HTTP %d, code %s: %s", e.HTTP, e.Code, meaning)
 }
 
 // Kind says what to do about it: "quota" (nothing more today), "speed" (later), "credentials" (a person must
@@ -88,6 +92,10 @@ func NewNaver(log *slog.Logger, out scheduler.Outbox, opts NaverOptions) (*Naver
 	if opts.HTTP == nil {
 		opts.HTTP = &http.Client{Timeout: fetchTimeout}
 	}
+	straight := *opts.HTTP
+	// The service does not redirect; whoever does must not be sent the secret.
+	straight.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	opts.HTTP = &straight
 	return &Naver{log: log, opts: opts, outbox: out}, nil
 }
 
@@ -106,7 +114,7 @@ func (n *Naver) Run(ctx context.Context, t scheduler.Tick) (scheduler.Report, er
 		total.Requests++
 		total.Bytes += len(body)
 		if err != nil {
-			total.Failed++
+			total.Fail(naverFailure(err))
 			if err := n.serious(err, t.Now); err != nil {
 				return total, err
 			}
@@ -122,7 +130,8 @@ func (n *Naver) Run(ctx context.Context, t scheduler.Tick) (scheduler.Report, er
 			items[i] = e.Item("query", query)
 		}
 		r, err := n.outbox.Put(ctx, items)
-		r.Items, r.Dropped = len(entries)+dropped, dropped
+		r.Items = len(entries) + dropped
+		r.Drop("no_title_or_link", dropped)
 		total.Add(r)
 		if err != nil {
 			return total, err
@@ -151,6 +160,13 @@ func (n *Naver) serious(err error, now time.Time) error {
 	}
 }
 
+func naverFailure(err error) string {
+	if e, ok := errors.AsType[*NaverError](err); ok {
+		return "naver_" + e.Kind()
+	}
+	return failure(err)
+}
+
 func (n *Naver) search(ctx context.Context, query string) ([]byte, error) {
 	params := url.Values{"query": {query}, "display": {"100"}, "start": {"1"}, "sort": {"date"}}
 	idHeader, secretHeader := "X-Naver-Client-Id", "X-Naver-Client-Secret"
@@ -169,56 +185,46 @@ func (n *Naver) search(ctx context.Context, query string) ([]byte, error) {
 	req.Header.Set("User-Agent", orElse(n.opts.Agent, "embedfleet"))
 	resp, err := n.opts.HTTP.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("searching naver: %w", err)
+		return nil, fmt.Errorf("searching naver: %w", plain(err))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return nil, fmt.Errorf("searching naver: %w", err)
+		return nil, fmt.Errorf("searching naver: %w", plain(err))
 	}
-	return body, n.redact(naverError(resp.StatusCode, body))
-}
-
-// redact keeps an answer that repeats the credentials from showing them.
-func (n *Naver) redact(err error) error {
-	if e, ok := errors.AsType[*NaverError](err); ok {
-		e.Message = strings.NewReplacer(n.opts.Secret, "***", n.opts.ID, "***").Replace(e.Message)
-	}
-	return err
+	return body, naverError(resp.StatusCode, body)
 }
 
 // naverError finds an error in the body, which may come with HTTP 200, its code a word or a number.
 func naverError(code int, body []byte) error {
 	var form struct {
-		Code    any    `json:"errorCode"`
-		Message string `json:"errorMessage"`
-		Error   *struct {
-			Code    any    `json:"errorCode"`
-			Message string `json:"message"`
-			Details string `json:"details"`
+		Code  any `json:"errorCode"`
+		Error *struct {
+			Code any `json:"errorCode"`
 		} `json:"error"`
 	}
 	err := json.Unmarshal(body, &form)
-	e := &NaverError{HTTP: code}
 	switch {
 	case err == nil && form.Error != nil:
-		e.Code, e.Message = word(form.Error.Code), strings.TrimSpace(form.Error.Message+". "+form.Error.Details)
+		return &NaverError{code, word(form.Error.Code)}
 	case err == nil && form.Code != nil:
-		e.Code, e.Message = word(form.Code), form.Message
+		return &NaverError{code, word(form.Code)}
 	case code == http.StatusOK:
 		return nil
 	default:
-		e.Message = begin(body)
+		return &NaverError{HTTP: code, Code: "none"}
 	}
-	return e
 }
 
-// word returns a code as text; numbers lose nothing, for those that begin with 0 come as words.
+// word returns a code as text, of letters and digits only; numbers lose nothing, for those that begin with 0 come as words.
 func word(code any) string {
 	if f, ok := code.(float64); ok {
 		return strconv.FormatFloat(f, 'f', -1, 64)
 	}
-	return fmt.Sprint(code)
+	if s, ok := code.(string); ok && len(s) <= 8 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == "" {
+		return s
+	}
+	return "?"
 }
 
 // ParseNaver reads an answer of either shape; they are alike. The link of an article is its outlet's where
@@ -234,7 +240,7 @@ func ParseNaver(body []byte, fetched time.Time) (entries []Entry, dropped int, e
 		} `json:"items"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, 0, fmt.Errorf("reading naver's answer, which begins %q: %w", begin(body), err)
+		return nil, 0, fmt.Errorf("reading naver's answer of %d bytes: it is no JSON of a search", len(body))
 	}
 	for _, it := range answer.Items {
 		e := Entry{Title: Clean(it.Title), Summary: Clean(it.Description), Link: strings.TrimSpace(it.OriginalLink)}

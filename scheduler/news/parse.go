@@ -1,72 +1,129 @@
 package news
 
 import (
-	"bytes"
 	"fmt"
-	"regexp"
+	"net/url"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"github.com/mmcdole/gofeed"
-	"golang.org/x/text/encoding/korean"
 )
 
 // An Entry is an item of a feed, cleaned.
 type Entry struct {
-	Title, Summary, Link, GUID string
-	Published                  time.Time // UTC
-	From                       string    // "feed" or "first_seen"
+	Title, Summary string
+	Link           string    // the article's own, absolute; "" if a guid is all there is
+	GUID           string    // as the feed has it
+	Published      time.Time // UTC
+	From           string    // "feed" or "first_seen"
 }
+
+// A Body is what a server answered with.
+type Body struct {
+	Bytes []byte
+	Type  string // Content-Type
+	URL   string // the address that answered
+}
+
+// A Page is a feed that was read.
+type Page struct {
+	Entries []Entry
+	Dropped map[string]int // items that are not among them, by reason
+	Useless []Useless      // those of them that were read
+	Cut     bool           // the feed ends before its end
+	Broken  int            // characters that could not be read
+}
+
+// A Useless item is one that nobody could read or find again.
+type Useless struct {
+	Why string
+	Key string // the same as long as it is in the feed
+}
+
+// Items returns how many there were.
+func (p Page) Items() int {
+	n := len(p.Entries)
+	for _, dropped := range p.Dropped {
+		n += dropped
+	}
+	return n
+}
+
+// The reasons for which an item is dropped.
+const (
+	dropNoTitle = "no_title"
+	dropNoLink  = "no_link" // and no guid
+	dropCut     = "cut_off"
+	dropBeyond  = "beyond_2000_items"
+)
 
 // A BlockedError is a firewall's page in a feed's place. Asking again soon makes it worse.
-type BlockedError struct{ Begin string }
+type BlockedError struct{}
 
-func (e *BlockedError) Error() string {
-	return fmt.Sprintf("a firewall answers in the feed's place: %q", e.Begin)
-}
+func (*BlockedError) Error() string { return "a firewall's page answers in the feed's place" }
 
-// A FormError is a body that is no feed.
+// Code is a word for counts.
+func (*BlockedError) Code() string { return "blocked" }
+
+// A FormError is a body that is no feed. What is in it is not repeated: it may be another server's secret.
 type FormError struct {
-	Begin string
-	Err   error
+	Bytes int
+	Type  string // Content-Type
+	Why   string
 }
 
 func (e *FormError) Error() string {
-	return fmt.Sprintf("not a feed, begins %q: %v", e.Begin, e.Err)
+	return fmt.Sprintf("%d bytes of type %q are no feed: %s", e.Bytes, mediaType(e.Type), e.Why)
 }
 
-func (e *FormError) Unwrap() error { return e.Err }
+// Code is a word for counts.
+func (*FormError) Code() string { return "no_feed" }
 
-var (
-	declaration = regexp.MustCompile(`^\s*<\?xml[^>]*\?>`)
-	encoding    = regexp.MustCompile(`encoding\s*=\s*["']([^"']*)["']`)
-	firewalls   = []string{"just a moment", "enable javascript and cookies", "attention required", "cf-challenge", "cf-browser-verification", "access denied", "captcha"}
-)
-
-// Parse reads a feed that was fetched at a time. Dropped counts items without a title or a link. It panics
-// at nothing.
-func Parse(body []byte, fetched time.Time) (entries []Entry, dropped int, err error) {
-	defer func() {
-		if v := recover(); v != nil { // a bug of the parser; one feed must not stop the others
-			entries, err = nil, &FormError{begin(body), fmt.Errorf("parser panicked: %v", v)}
-		}
-	}()
-	if err := blocked(body); err != nil {
-		return nil, 0, err
+// mediaType returns the first word of a Content-Type as far as it is one.
+func mediaType(s string) string {
+	s, _, _ = strings.Cut(s, ";")
+	s = strings.ToLower(strings.TrimSpace(s))
+	if len(s) > 60 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789/+.-") != "" {
+		return "?"
 	}
-	feed, err := gofeed.NewParser().Parse(bytes.NewReader(mended(body)))
+	return s
+}
+
+var firewalls = []string{"just a moment", "enable javascript and cookies", "attention required", "cf-challenge", "cf-browser-verification", "access denied", "captcha"}
+
+// Parse reads a feed that was fetched at a time: RSS of any version, Atom, JSON Feed. It takes memory for the
+// body and for what is returned, whatever is in it.
+func Parse(b Body, fetched time.Time) (Page, error) {
+	text, broken := decode(b.Bytes, b.Type)
+	if err := blocked(text); err != nil {
+		return Page{}, err
+	}
+	from, err := url.Parse(b.URL)
 	if err != nil {
-		return nil, 0, &FormError{begin(body), err}
+		from = &url.URL{} // only relative links need it
 	}
-	for _, item := range feed.Items {
-		if e, ok := entry(item, fetched); ok {
-			entries = append(entries, e)
+	read := readXML
+	if isJSON(text) {
+		read = readJSON
+	}
+	feed, err := read(text, from)
+	if err != nil {
+		return Page{}, &FormError{len(b.Bytes), b.Type, err.Error()}
+	}
+	p := Page{Cut: feed.cut || feed.lost > 0, Broken: broken, Dropped: map[string]int{}}
+	for i := range feed.items {
+		e, why := entry(&feed.items[i], fetched)
+		if why == "" {
+			p.Entries = append(p.Entries, e)
 		} else {
-			dropped++
+			p.Dropped[why]++
+			p.Useless = append(p.Useless, Useless{why, "useless:" + short(e.Title+"\n"+e.Summary+"\n"+e.Link+"\n"+e.GUID)})
 		}
 	}
-	return entries, dropped, nil
+	for why, n := range map[string]int{dropCut: feed.lost, dropBeyond: feed.more} {
+		if n > 0 {
+			p.Dropped[why] += n
+		}
+	}
+	return p, nil
 }
 
 // blocked recognises a firewall's page.
@@ -77,76 +134,26 @@ func blocked(body []byte) error {
 	}
 	for _, phrase := range firewalls {
 		if strings.Contains(head, phrase) {
-			return &BlockedError{begin(body)}
+			return &BlockedError{}
 		}
 	}
 	return nil
 }
 
-func begin(body []byte) string {
-	return strings.ToValidUTF8(string(body[:min(len(body), 200)]), "?")
-}
-
-// mended returns the body in UTF-8 and declared so, as far as that can be told from the bytes: what they
-// declare is wrong too often. Encodings other than UTF-8 and Korean ones are left to the parser.
-func mended(body []byte) []byte {
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	declared := ""
-	if head := declaration.Find(body); head != nil {
-		if m := encoding.FindSubmatch(head); m != nil {
-			declared = strings.ToLower(string(m[1]))
-		}
+// entry cleans an item. For one that nobody could read or find again it returns why.
+func entry(it *rawItem, fetched time.Time) (e Entry, why string) {
+	e = Entry{Title: Clean(it.title), Summary: Clean(it.summary), GUID: it.guid}
+	if e.Summary == "" {
+		e.Summary = Clean(it.content)
 	}
-	switch {
-	case utf8.Valid(body):
-	case declared == "utf-8" && mostlyUTF8(body):
-		body = bytes.ToValidUTF8(body, []byte("\uFFFD"))
-	case declared == "" || declared == "utf-8" || strings.HasPrefix(declared, "euc-kr") || strings.HasPrefix(declared, "ks") ||
-		strings.Contains(declared, "949"):
-		decoded, err := korean.EUCKR.NewDecoder().Bytes(body)
-		if err != nil {
-			return body
-		}
-		body = decoded
-	default:
-		return body
+	if e.Title == "" {
+		return e, dropNoTitle
 	}
-	return declaration.ReplaceAllFunc(body, func(head []byte) []byte {
-		return encoding.ReplaceAll(head, []byte(`encoding="UTF-8"`))
-	})
-}
-
-// mostlyUTF8 reports whether b is UTF-8 with a few broken bytes, not text of another encoding.
-func mostlyUTF8(b []byte) bool {
-	whole, broken := 0, 0
-	for len(b) > 0 {
-		r, size := utf8.DecodeRune(b)
-		if r == utf8.RuneError && size == 1 {
-			broken++
-		} else if size > 1 {
-			whole++
-		}
-		b = b[size:]
+	if _, err := Canonical(it.link); err == nil {
+		e.Link = it.link
+	} else if e.GUID == "" {
+		return e, dropNoLink
 	}
-	return broken*20 < whole
-}
-
-// entry cleans an item. It reports false for one that nobody could find again or read.
-func entry(item *gofeed.Item, fetched time.Time) (Entry, bool) {
-	e := Entry{Title: Clean(item.Title), Summary: Clean(item.Description), Link: strings.TrimSpace(item.Link), GUID: strings.TrimSpace(item.GUID)}
-	if _, err := Canonical(e.Link); err != nil && e.GUID != "" {
-		e.Link = e.GUID // in RSS a guid is an address unless it says otherwise
-	}
-	if _, err := Canonical(e.Link); err != nil || e.Title == "" {
-		return e, false
-	}
-	date := item.Published
-	if strings.TrimSpace(date) == "" {
-		date = item.Updated
-	}
-	if date == "" && item.DublinCoreExt != nil && len(item.DublinCoreExt.Date) > 0 {
-		date = item.DublinCoreExt.Date[0]
-	}
-	e.Published, e.From = Published(date, fetched)
-	return e, true
+	e.Published, e.From = Published(it.date(), fetched)
+	return e, ""
 }
