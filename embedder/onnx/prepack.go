@@ -65,6 +65,9 @@ func (rt *Runtime) prepack(ctx context.Context, graphPath string, names ports, p
 	if err := rt.writeOptimised(ctx, graphPath, names, partial); err != nil {
 		return err
 	}
+	if err := align(partial); err != nil {
+		return err
+	}
 	m := rt.manifest(p.Source)
 	var err error
 	if m.Files, err = digest(partial, []string{graphName, dataName}); err != nil {

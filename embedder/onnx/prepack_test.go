@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/embedder"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
@@ -102,6 +103,7 @@ func TestPreparedRefused(t *testing.T) {
 		{"another format", edit(func(m *manifest) { m.Format = 99 }), `made for format "99"`},
 		{"a file outside", edit(func(m *manifest) { m.Files["../x"] = fileInfo{} }), "outside the folder"},
 		{"a file not listed", edit(func(m *manifest) { delete(m.Files, dataName) }), "not in its manifest"},
+		{"a tensor off its place", misalign, "no multiple of 64"},
 		{"a broken manifest", func(dir string) error {
 			return os.Truncate(filepath.Join(dir, manifestName), 20)
 		}, manifestName},
@@ -129,6 +131,25 @@ func TestPreparedRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// misalign moves every tensor four bytes on, as the runtime itself may place them, in a folder that is otherwise
+// as its manifest says.
+func misalign(dir string) error {
+	graph, data := filepath.Join(dir, graphName), filepath.Join(dir, dataName)
+	weights, err1 := os.ReadFile(data)
+	b, err2 := os.ReadFile(graph)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	b, err := onnxpb.Move(b, func(s onnxpb.Span) (onnxpb.Span, error) { s.Offset += 4; return s, nil })
+	if err != nil {
+		return err
+	}
+	err1 = os.WriteFile(graph, b, 0o644)
+	err2 = os.WriteFile(data, append(make([]byte, 4), weights...), 0o644)
+	files, err := digest(dir, []string{graphName, dataName})
+	return errors.Join(err, err1, err2, edit(func(m *manifest) { m.Files = files })(dir))
 }
 
 // flipBit changes one bit of the weights.

@@ -143,6 +143,8 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	if err != nil {
 		return nil, err
 	}
+	forget := onnx.LastWord(s.crashed(m))
+	defer forget()
 	session, tok, err := s.openBoth(ctx, m, on)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -165,6 +167,16 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	s.log.Info("loading at start-up: done", "model", s.set.Model, "space", s.Space.Short(), "dim", e.Dim(), "max_tokens", m.MaxTokens,
 		"runtime", s.Version, "prepacked", session.Prepared(), "dur", time.Since(begun))
 	return e, nil
+}
+
+// crashed is what to say when native code ends the process while it loads m and runs it for the first time.
+func (s *Source) crashed(m *model.Model) string {
+	advice := "try --no-prepack, or --standard-kernels"
+	if s.set.NoPrepack {
+		advice = "--no-prepack is on, try --standard-kernels"
+	}
+	return fmt.Sprintf("worker: the runtime crashed while model %q was loaded and warmed up (%s, %d layers, hidden %d, %d heads, vocabulary %d, texts of 1 and %d tokens): %s",
+		s.set.Model, m.Architecture, m.Layers, m.Hidden, m.Heads, m.VocabSize, m.MaxTokens, advice)
 }
 
 // read finds the folder, fetching it if need be, and opens what is in it.
