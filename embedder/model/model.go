@@ -8,8 +8,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 	"github.com/embedfleet/embedfleet/internal/fingerprint"
 )
 
@@ -134,18 +135,22 @@ func (m *Model) readNetwork(d folder, dir string) (*config, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case !found && d.has(path.Join("refs", "main")) && dir == "":
+		return nil, errors.New("it is a repository's folder in the hub's cache, not a model's: name the repository's id, or the folder below snapshots")
 	case !found:
 		return nil, fmt.Errorf("%s is missing: not a Hugging Face model folder", name)
+	case strings.ContainsFunc(c.ModelType, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return nil, fmt.Errorf("%s: model_type %.60q is no name", name, c.ModelType)
 	case d.has(path.Join(dir, "adapter_config.json")):
 		return nil, fmt.Errorf("%s: adapters are not supported, merge them into the weights", path.Join(dir, "adapter_config.json"))
 	}
 	// Two kinds of refusal: what we can't compile may still come as a graph, but damage is damage.
 	net, refused := c.network()
-	var set *safetensors.Set
+	var set *checkpoint.Set
 	if refused != nil {
 		refused = fmt.Errorf("%s: %w", name, refused)
-	} else if set, err = safetensors.Find(d.path(dir)); errors.Is(err, fs.ErrNotExist) {
-		refused = missingWeights(d, dir)
+	} else if set, err = checkpoint.Find(d.path(dir)); errors.Is(err, fs.ErrNotExist) {
+		refused = fmt.Errorf("%s is missing, and pytorch_model.bin too", path.Join(dir, checkpoint.SingleFile))
 	} else if err != nil { // damaged weights are an error also where a graph lies beside them
 		return nil, err
 	}
@@ -157,15 +162,6 @@ func (m *Model) readNetwork(d folder, dir string) (*config, error) {
 	m.net, m.Architecture = net, c.ModelType
 	m.Layers, m.Hidden, m.Heads, m.VocabSize = net.Layers, net.Hidden, net.Heads, net.Vocab
 	return c, err
-}
-
-// missingWeights says that there are no weights that we read.
-func missingWeights(d folder, dir string) error {
-	name := path.Join(dir, safetensors.SingleFile)
-	if d.has(path.Join(dir, "pytorch_model.bin")) {
-		return fmt.Errorf("%s is missing: pytorch_model.bin is not read, convert it", name)
-	}
-	return fmt.Errorf("%s is missing", name)
 }
 
 // useForeign takes the folder's own graph, since ours was refused.
@@ -186,7 +182,7 @@ func (m *Model) useForeign(d folder, dir string, c *config, refused error) (netw
 }
 
 // compile takes the weights for a graph of our own.
-func (m *Model) compile(dir string, net network, set *safetensors.Set) error {
+func (m *Model) compile(dir string, net network, set *checkpoint.Set) error {
 	w, unused, err := findWeights(set, net)
 	if err != nil {
 		return err

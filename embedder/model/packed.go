@@ -6,7 +6,7 @@ import (
 	"io"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 // KernelDomain is the domain of the operators that [AVX512] stands for. Whoever runs such a graph provides them;
@@ -71,9 +71,9 @@ func (e *encoder) packed(name string, list ...linear) []string {
 
 // panels is linear layers' weights, [out, in] each with out a multiple of 32, side by side as
 // [sum of out/32, in, 32]: what a product reads at a time lies together.
-type panels []safetensors.Tensor
+type panels []checkpoint.Tensor
 
-func (d panels) write(ctx context.Context, w io.Writer, r *safetensors.Reader) error {
+func (d panels) write(ctx context.Context, w io.Writer, r *checkpoint.Reader) error {
 	for _, t := range d {
 		in := t.Shape[1]
 		from, to := make([]float32, panel*in), make([]float32, panel*in)

@@ -1,17 +1,18 @@
 package model
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
+	"strings"
+
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 // The files a tokenizer may be made of. Where tokenizer.json exists it is the whole tokenizer, and the
-// others are not consulted . Python sometimes differs: without a
+// others are not consulted. Python sometimes differs: without a
 // tokenizer_class it builds the tokenizer of the model type with that one's defaults.
 const (
 	tokenizerFile = "tokenizer.json"
@@ -106,21 +107,21 @@ func padID(d folder, dir string, pad token) (int, error) {
 //
 // A vocabulary without tokenizer.json is one token a line, and its line is its id.
 func lineOf(d folder, name, pad string) (int, error) {
-	f, err := os.Open(d.path(name))
+	raw, err := checkpoint.ReadSmall(d.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return -1, nil
 	} else if err != nil {
 		return -1, fmt.Errorf("reading %s: %w", name, plain(err))
 	}
-	defer f.Close()
 	if pad == "" {
 		pad = "[PAD]" // BertTokenizer's default
 	}
-	lines := bufio.NewScanner(f)
-	for id := 0; lines.Scan(); id++ {
-		if lines.Text() == pad {
+	id := 0
+	for line := range strings.Lines(string(raw)) {
+		if strings.TrimRight(line, "\r\n") == pad {
 			return id, nil
 		}
+		id++
 	}
-	return -1, lines.Err()
+	return -1, nil
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
@@ -33,10 +34,20 @@ func TestOpenRefuses(t *testing.T) {
 		"type_vocab_size is 0":                                                     {config1("type_vocab_size", 0)},
 		"adapter_config.json: adapters are not supported":                          {write("adapter_config.json", "{}")},
 
-		"model.safetensors is missing, and there is no onnx/model.onnx":                      {remove("model.safetensors")},
-		"model.safetensors is missing: pytorch_model.bin is not read":                        {remove("model.safetensors"), write("pytorch_model.bin", "x")},
-		`model.safetensors: tensor "encoder.layer.2.attention.self.query.weight" is missing`: {config1("num_hidden_layers", 3)},
-		"has the shape [64 16], config.json wants [65 16]":                                   {config1("vocab_size", 65)},
+		"model.safetensors is missing, and pytorch_model.bin too, and there is no onnx/model.onnx": {remove("model.safetensors")},
+		"pytorch_model.bin: the file begins with \"x\": neither":                                   {remove("model.safetensors"), write("pytorch_model.bin", "x")},
+		"model.safetensors: it is a git-lfs pointer":                                               {write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")},
+		"reading config.json: it is a git-lfs pointer":                                             {write("config.json", "version https://git-lfs.github.com/spec/v1\n")},
+		`model_type "bert\nx" is no name`:                                                          {config1("model_type", "bert\nx")},
+		`tensor "encoder.layer.2.attention.self.query.weight" is missing`:                          {config1("num_hidden_layers", 1<<20)},
+		"reading config.json: it is not a regular file":                                            {fifo("config.json")},
+		"reading modules.json: it is not a regular file":                                           {fifo("modules.json")},
+		"model.safetensors: it is not a regular file":                                              {fifo("model.safetensors")},
+		"reading vocab.txt: it is not a regular file":                                              {remove("tokenizer.json"), fifo("vocab.txt")},
+		"tokenizer.json is missing, and vocab.txt":                                                 {remove("tokenizer.json"), link("tokenizer.json", "/dev/zero")},
+		"in the hub's cache, not a model's":                                                        {remove("config.json"), write("refs/main", "x")},
+		`model.safetensors: tensor "encoder.layer.2.attention.self.query.weight" is missing`:       {config1("num_hidden_layers", 3)},
+		"has the shape [64 16], config.json wants [65 16]":                                         {config1("vocab_size", 65)},
 		"cut short": {cut("model.safetensors", 10)},
 
 		"1_Pooling/config.json is missing":                   {remove("1_Pooling")},
@@ -149,5 +160,26 @@ func TestOpenDamagedWeightsBesideGraph(t *testing.T) {
 	m := mustOpen(t, copyOf(t, "variants/bert-all", beside, remove("model.safetensors")), nil)
 	if m.Compiled || len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "model.safetensors is missing") {
 		t.Errorf("compiled %t with warnings %q, want the graph and the reason", m.Compiled, m.Warnings)
+	}
+}
+
+// fifo puts a pipe that nobody writes to in the place of a file: opening it would wait for ever.
+func fifo(file string) edit {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		path := filepath.Join(dir, file)
+		_ = os.Remove(path)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func link(file, to string) edit {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		if err := os.Symlink(to, filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

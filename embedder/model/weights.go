@@ -5,15 +5,15 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 type (
 	// linear is y = x Wᵀ + b; the weight has the shape [out, in].
-	linear struct{ weight, bias safetensors.Tensor }
+	linear struct{ weight, bias checkpoint.Tensor }
 
 	// norm is a layer normalisation.
-	norm struct{ scale, shift safetensors.Tensor }
+	norm struct{ scale, shift checkpoint.Tensor }
 
 	// layer is one encoder layer.
 	layer struct {
@@ -25,7 +25,7 @@ type (
 
 	// weights are the tensors of an encoder.
 	weights struct {
-		words, positions, types safetensors.Tensor
+		words, positions, types checkpoint.Tensor
 		norm                    norm
 		layers                  []layer
 	}
@@ -34,7 +34,7 @@ type (
 // A finder looks up tensors by the names that transformers gives them, behind a prefix, and keeps the
 // first error.
 type finder struct {
-	set    *safetensors.Set
+	set    *checkpoint.Set
 	prefix string
 	used   map[string]bool
 	err    error
@@ -43,7 +43,7 @@ type finder struct {
 // findWeights finds every tensor that n wants, each in the shape it should have. What else lies below the
 // prefix is returned as unused: transformers ignores it silently, and it is most often a sign that
 // config.json belongs to another network.
-func findWeights(set *safetensors.Set, n network) (w weights, unused []string, err error) {
+func findWeights(set *checkpoint.Set, n network) (w weights, unused []string, err error) {
 	prefix, err := findPrefix(set)
 	if err != nil {
 		return w, nil, err
@@ -53,7 +53,7 @@ func findWeights(set *safetensors.Set, n network) (w weights, unused []string, e
 	w.positions = f.tensor("embeddings.position_embeddings.weight", n.Positions, n.Hidden)
 	w.types = f.tensor("embeddings.token_type_embeddings.weight", n.TypeVocab, n.Hidden)
 	w.norm = f.norm("embeddings.LayerNorm", n.Hidden)
-	for i := range n.Layers {
+	for i := 0; i < n.Layers && f.err == nil; i++ { // num_hidden_layers may claim anything
 		w.layers = append(w.layers, f.layer(fmt.Sprintf("encoder.layer.%d.", i), n))
 	}
 	return w, f.unused(), f.err
@@ -61,7 +61,7 @@ func findWeights(set *safetensors.Set, n network) (w weights, unused []string, e
 
 // findPrefix returns what stands before the names: nothing, "bert.", "roberta.", "0.auto_model." or
 // whatever else, as long as there is only one such network in the files.
-func findPrefix(set *safetensors.Set) (string, error) {
+func findPrefix(set *checkpoint.Set) (string, error) {
 	const name = "embeddings.word_embeddings.weight"
 	var prefixes []string
 	for full := range set.Tensors {
@@ -105,7 +105,7 @@ func (f *finder) norm(name string, width int) norm {
 }
 
 // tensor looks up one tensor and checks its shape and number format.
-func (f *finder) tensor(name string, shape ...int) safetensors.Tensor {
+func (f *finder) tensor(name string, shape ...int) checkpoint.Tensor {
 	name = f.prefix + name
 	t, ok := f.set.Tensors[name]
 	f.used[name] = true
@@ -115,7 +115,7 @@ func (f *finder) tensor(name string, shape ...int) safetensors.Tensor {
 		f.err = fmt.Errorf("%s: tensor %q is missing", strings.Join(f.set.Files, ", "), name)
 	case !slices.Equal(t.Shape, shape):
 		f.err = fmt.Errorf("%s: tensor %q has the shape %v, config.json wants %v", t.File, name, t.Shape, shape)
-	case t.DType != safetensors.F32 && t.DType != safetensors.F16 && t.DType != safetensors.BF16:
+	case t.DType != checkpoint.F32 && t.DType != checkpoint.F16 && t.DType != checkpoint.BF16:
 		f.err = fmt.Errorf("%s: tensor %q holds %s, only F32, F16 and BF16 are read", t.File, name, t.DType)
 	}
 	return t

@@ -1,4 +1,4 @@
-package safetensors
+package checkpoint
 
 import (
 	"encoding/binary"
@@ -6,6 +6,46 @@ import (
 	"io"
 	"math"
 )
+
+// A DType is a tensor's number format, in the words of safetensors.
+type DType string
+
+// The formats that [Tensor.Read] can turn into float32 without loss.
+const (
+	F32  DType = "F32"
+	F16  DType = "F16"
+	BF16 DType = "BF16"
+)
+
+// bytesOf gives the bytes of one element, and 0 for a format that we have not heard of.
+func bytesOf(t DType) int64 {
+	switch t {
+	case "BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3":
+		return 1
+	case F16, BF16, "I16", "U16":
+		return 2
+	case F32, "I32", "U32":
+		return 4
+	case "F64", "I64", "U64":
+		return 8
+	}
+	return 0
+}
+
+// A Tensor says where in its file a tensor lies and how to read it.
+type Tensor struct {
+	Name   string
+	File   string // as the caller named it
+	DType  DType
+	Shape  []int
+	Offset int64 // of the first byte, from the start of the file
+	Size   int64 // bytes
+
+	stride []int // in elements, where they do not lie one behind the other; of a view in a .bin
+}
+
+// Len returns the number of elements.
+func (t Tensor) Len() int { return int(t.Size / bytesOf(t.DType)) }
 
 // chunk is how many bytes of a file are held while they are being converted.
 const chunk = 1 << 18
@@ -20,6 +60,9 @@ func (t Tensor) Read(dst []float32, r io.ReaderAt, from int) error {
 	if from < 0 || from > t.Len() || len(dst) > t.Len()-from {
 		return fmt.Errorf("tensor %q has %d elements, asked for %d from %d on", t.Name, t.Len(), len(dst), from)
 	}
+	if t.stride != nil {
+		return t.gather(dst, r, from, convert, width)
+	}
 	// ReadAt and not a mapping: a file that is cut while it is mapped ends the process with SIGBUS.
 	buf := make([]byte, min(chunk, len(dst)*width))
 	at := t.Offset + int64(from*width)
@@ -31,6 +74,38 @@ func (t Tensor) Read(dst []float32, r io.ReaderAt, from int) error {
 		convert(dst[:n], buf)
 		dst = dst[n:]
 		at += int64(n * width)
+	}
+	return nil
+}
+
+// maxScattered bounds what is read to gather the elements of a view that do not lie together.
+const maxScattered = 256 << 20
+
+// gather is Read of a view with strides: all bytes between the first element wanted and the last are read once.
+func (t Tensor) gather(dst []float32, r io.ReaderAt, from int, convert func([]float32, []byte), width int) error {
+	if len(dst) == 0 {
+		return nil
+	}
+	places := make([]int64, len(dst)) // of each element, in elements
+	first, last := int64(math.MaxInt64), int64(0)
+	for i := range places {
+		rest := from + i
+		for d := len(t.Shape) - 1; d >= 0; d-- {
+			places[i] += int64(rest%t.Shape[d]) * int64(t.stride[d])
+			rest /= t.Shape[d]
+		}
+		first, last = min(first, places[i]), max(last, places[i])
+	}
+	if (last-first+1)*int64(width) > maxScattered {
+		return fmt.Errorf("tensor %q lies scattered over more than %d bytes: save it contiguous", t.Name, maxScattered)
+	}
+	buf := make([]byte, (last-first+1)*int64(width))
+	at := t.Offset + first*int64(width)
+	if got, err := r.ReadAt(buf, at); got < len(buf) {
+		return fmt.Errorf("reading tensor %q at byte %d: %w", t.Name, at, err)
+	}
+	for i, p := range places {
+		convert(dst[i:i+1], buf[(p-first)*int64(width):])
 	}
 	return nil
 }
