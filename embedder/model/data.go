@@ -128,6 +128,20 @@ func (d joined) write(ctx context.Context, w io.Writer, r *checkpoint.Reader) er
 	return nil
 }
 
+// onePlus is a vector with 1 added to each number.
+type onePlus struct{ t checkpoint.Tensor }
+
+func (d onePlus) write(_ context.Context, w io.Writer, r *checkpoint.Reader) error {
+	v := make([]float32, d.t.Len())
+	if err := r.Read(v, d.t, 0); err != nil {
+		return err
+	}
+	for i := range v {
+		v[i]++
+	}
+	return writeFloats(w, v)
+}
+
 // writeFloats writes v in little-endian order, a block at a time.
 func writeFloats(w io.Writer, v []float32) error {
 	buf := make([]byte, 0, 4*min(len(v), 1<<14))

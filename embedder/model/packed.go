@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
@@ -16,10 +17,17 @@ const KernelDomain = "embedfleet"
 // panel is how many columns of a weight lie together for those operators.
 const panel = 32
 
-// panels reports whether the network's layers can be made of those operators: widths of whole panels and an
-// activation that they know.
+// panels reports whether the network's layers can be made of those operators: widths of whole panels, an
+// activation that they know, and the traits of a BERT.
 func (n network) panels() bool {
-	return n.Hidden%panel == 0 && n.Intermediate%panel == 0 && (n.Activation == geluErf || n.Activation == relu)
+	plain := n
+	plain.Type, plain.Layers, plain.Hidden, plain.Heads, plain.Intermediate, plain.Vocab, plain.Positions = "", 0, 0, 0, 0, 0, 0
+	plain.TypeVocab, plain.PadID, plain.Epsilon, plain.Activation, plain.Embedding, plain.Shared = 0, 0, 0, "", 0, 0
+	plain.KeyHeads, plain.HeadDim = 0, 0
+	f := familyOf(n.Type).names
+	return n.Hidden%panel == 0 && n.Intermediate%panel == 0 && (n.Activation == geluErf || n.Activation == relu) &&
+		reflect.ValueOf(plain).IsZero() && n.KeyHeads == n.Heads && n.HeadDim*n.Heads == n.Hidden &&
+		f.attentionSum != "" && f.gate+f.upGate == ""
 }
 
 // ownOpset names the domain if nodes of it were emitted.
@@ -45,13 +53,13 @@ func (e *encoder) packedLayers(list []layer, x string) string {
 	}
 	for i, l := range list {
 		name := fmt.Sprintf("layer%d", i)
-		in := append([]string{x, lengths}, e.packed(name+"/attention/in", l.query, l.key, l.value)...)
-		in = append(in, e.packed(name+"/attention/out", l.attention)...)
-		in = append(in, e.normParams(name+"/attention/norm", l.attentionNorm)...)
+		in := append([]string{x, lengths}, e.packed(l.name+"/attention/in", l.query, l.key, l.value)...)
+		in = append(in, e.packed(l.name+"/attention/out", l.attention)...)
+		in = append(in, e.normParams(l.name+"/attention/norm", l.attentionSum)...)
 		x = e.contribNode(name+"/attention", KernelDomain, "SelfAttention", in, onnxpb.Int("heads", int64(e.net.Heads)), epsilon)
-		in = append([]string{x}, e.packed(name+"/up", l.up)...)
-		in = append(in, e.packed(name+"/down", l.down)...)
-		in = append(in, e.normParams(name+"/norm", l.outputNorm)...)
+		in = append([]string{x}, e.packed(l.name+"/up", l.up)...)
+		in = append(in, e.packed(l.name+"/down", l.down)...)
+		in = append(in, e.normParams(l.name+"/norm", l.feedSum)...)
 		x = e.contribNode(name+"/feedforward", KernelDomain, "FeedForward", in, activation, epsilon)
 	}
 	return e.contribNode("unpack", KernelDomain, "Unpack", []string{x, lengths, inputMask})

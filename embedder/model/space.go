@@ -98,12 +98,3 @@ func (i Identity) String() string {
 	}
 	return b.String()
 }
-
-// String names what the weights alone don't say of a network's mathematics.
-func (n network) String() string {
-	if n.Activation == "" {
-		return fmt.Sprintf("onnx %s output=%s", n.Type, n.Output)
-	}
-	return fmt.Sprintf("%s layers=%d hidden=%d heads=%d act=%s eps=%g pad=%d",
-		n.Type, n.Layers, n.Hidden, n.Heads, n.Activation, n.Epsilon, n.PadID)
-}

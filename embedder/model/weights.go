@@ -9,60 +9,82 @@ import (
 )
 
 type (
-	// linear is y = x Wᵀ + b; the weight has the shape [out, in].
+	// linear is y = x Wᵀ + b; the weight has the shape [out, in]. It has no bias if that has no name.
 	linear struct{ weight, bias checkpoint.Tensor }
 
-	// norm is a layer normalisation.
+	// norm is a normalisation. It has no shift if that has no name, and is not there without a scale.
 	norm struct{ scale, shift checkpoint.Tensor }
 
-	// layer is one encoder layer.
+	// layer is one encoder layer; see [names] for where its norms stand.
 	layer struct {
-		query, key, value, attention linear // attention is the projection behind the heads
-		attentionNorm                norm
-		up, down                     linear // the two feed-forward layers
-		outputNorm                   norm
+		name                                    string // of its constants: layers that share weights have one
+		query, key, value, attention            linear // attention is the projection behind the heads
+		queryNorm, keyNorm                      norm
+		up, gate, down                          linear // the feed-forward layers
+		attentionIn, attentionEnd, attentionSum norm
+		feedIn, feedEnd, feedSum                norm
 	}
 
 	// weights are the tensors of an encoder.
 	weights struct {
-		words, positions, types checkpoint.Tensor
-		norm                    norm
-		layers                  []layer
+		words, positions, types, relative checkpoint.Tensor
+		norm, relativeNorm, final         norm
+		project                           linear
+		layers                            []layer
 	}
 )
 
-// A finder looks up tensors by the names that transformers gives them, behind a prefix, and keeps the
+func (l linear) there() bool { return l.weight.Name != "" }
+func (n norm) there() bool   { return n.scale.Name != "" }
+
+// A finder looks up tensors by the names that a family gives them, behind a prefix, and keeps the
 // first error.
 type finder struct {
 	set    *checkpoint.Set
+	net    network
+	names  names
 	prefix string
 	used   map[string]bool
 	err    error
 }
 
-// findWeights finds every tensor that n wants, each in the shape it should have. What else lies below the
-// prefix is returned as unused: transformers ignores it silently, and it is most often a sign that
+// findWeights finds every tensor that n wants, each in the shape it should have. What else lies beside them
+// is returned as unused: transformers ignores it silently, and it is most often a sign that
 // config.json belongs to another network.
 func findWeights(set *checkpoint.Set, n network) (w weights, unused []string, err error) {
-	prefix, err := findPrefix(set)
-	if err != nil {
+	f := &finder{set: set, net: n, names: familyOf(n.Type).names, used: make(map[string]bool)}
+	if f.prefix, err = findPrefix(set, f.names.words+".weight"); err != nil {
 		return w, nil, err
 	}
-	f := &finder{set: set, prefix: prefix, used: make(map[string]bool)}
-	w.words = f.tensor("embeddings.word_embeddings.weight", n.Vocab, n.Hidden)
-	w.positions = f.tensor("embeddings.position_embeddings.weight", n.Positions, n.Hidden)
-	w.types = f.tensor("embeddings.token_type_embeddings.weight", n.TypeVocab, n.Hidden)
-	w.norm = f.norm("embeddings.LayerNorm", n.Hidden)
-	for i := 0; i < n.Layers && f.err == nil; i++ { // num_hidden_layers may claim anything
-		w.layers = append(w.layers, f.layer(fmt.Sprintf("encoder.layer.%d.", i), n))
+	w.words = f.tensor(f.names.words+".weight", n.Vocab, n.Embedding)
+	w.positions = f.table(f.names.positions, n.Positions, n.Embedding)
+	if n.TypeVocab > 0 {
+		w.types = f.table(f.names.types, n.TypeVocab, n.Embedding)
 	}
+	width := n.Embedding
+	if f.names.projectFirst {
+		width = n.Hidden
+	}
+	w.norm = f.norm(f.names.norm, width)
+	// ALBERT has the projection also where nothing is to be changed.
+	if full := f.prefix + f.names.project + ".weight"; n.Embedding != n.Hidden || f.names.project != "" && f.has(full) {
+		w.project = f.linear(f.names.project, n.Hidden, n.Embedding, f.names.projectFirst)
+	}
+	w.relative, w.relativeNorm = f.relative()
+	for i := 0; i < n.Layers && f.err == nil; i++ { // num_hidden_layers may claim anything
+		at := i
+		if n.Shared > 0 {
+			at = i / n.Shared
+		}
+		w.layers = append(w.layers, f.layer(at, i > 0 || f.names.firstIn))
+	}
+	w.final = f.norm(f.names.final, n.Hidden)
 	return w, f.unused(), f.err
 }
 
 // findPrefix returns what stands before the names: nothing, "bert.", "roberta.", "0.auto_model." or
 // whatever else, as long as there is only one such network in the files.
-func findPrefix(set *checkpoint.Set) (string, error) {
-	const name = "embeddings.word_embeddings.weight"
+func findPrefix(set *checkpoint.Set, name string) (string, error) {
 	var prefixes []string
 	for full := range set.Tensors {
 		if p, ok := strings.CutSuffix(full, name); ok && (p == "" || strings.HasSuffix(p, ".")) {
@@ -79,29 +101,106 @@ func findPrefix(set *checkpoint.Set) (string, error) {
 	return "", fmt.Errorf("%s: several networks lie in the files, below %q", set.Files[0], prefixes)
 }
 
-func (f *finder) layer(p string, n network) layer {
-	return layer{
-		query:         f.linear(p+"attention.self.query", n.Hidden, n.Hidden),
-		key:           f.linear(p+"attention.self.key", n.Hidden, n.Hidden),
-		value:         f.linear(p+"attention.self.value", n.Hidden, n.Hidden),
-		attention:     f.linear(p+"attention.output.dense", n.Hidden, n.Hidden),
-		attentionNorm: f.norm(p+"attention.output.LayerNorm", n.Hidden),
-		up:            f.linear(p+"intermediate.dense", n.Intermediate, n.Hidden),
-		down:          f.linear(p+"output.dense", n.Hidden, n.Intermediate),
-		outputNorm:    f.norm(p+"output.LayerNorm", n.Hidden),
+func (f *finder) has(name string) bool { _, ok := f.set.Tensors[name]; return ok }
+
+// relative finds the table of relative positions, which is as long as there are buckets.
+func (f *finder) relative() (t checkpoint.Tensor, n norm) {
+	switch b := f.net.Buckets; b.Kind {
+	case bucketsT5:
+		t = f.table(f.names.relative, b.Count, f.net.Heads)
+	case bucketsLog:
+		t = f.table(f.names.relative, 2*b.Count, f.net.Hidden)
+		n = f.norm(f.names.relativeNorm, f.net.Hidden)
 	}
+	return t, n
 }
 
-func (f *finder) linear(name string, out, in int) linear {
-	return linear{f.tensor(name+".weight", out, in), f.tensor(name+".bias", out)}
+// layer finds the i-th layer's tensors.
+func (f *finder) layer(i int, in bool) layer {
+	n, bias := f.net, f.net.NoBias
+	p := f.names.layer
+	if strings.Contains(p, "%d") {
+		p = fmt.Sprintf(p, i)
+	}
+	name := func(s string) string {
+		if s == "" {
+			return ""
+		}
+		return p + s
+	}
+	queries, keys := n.Heads*n.HeadDim, n.KeyHeads*n.HeadDim
+	l := layer{
+		name:         fmt.Sprintf("layer%d", i),
+		query:        f.linear(name(f.names.query), queries, n.Hidden, bias.Attention),
+		key:          f.linear(name(f.names.key), keys, n.Hidden, bias.Attention),
+		value:        f.linear(name(f.names.value), keys, n.Hidden, bias.Attention),
+		attention:    f.linear(name(f.names.attention), n.Hidden, queries, bias.Attention),
+		queryNorm:    f.norm(name(f.names.queryNorm), n.HeadDim),
+		keyNorm:      f.norm(name(f.names.keyNorm), n.HeadDim),
+		up:           f.linear(name(f.names.up), n.Intermediate, n.Hidden, bias.Up),
+		gate:         f.linear(name(f.names.gate), n.Intermediate, n.Hidden, bias.Up),
+		down:         f.linear(name(f.names.down), n.Hidden, n.Intermediate, bias.Down),
+		attentionEnd: f.norm(name(f.names.attentionEnd), n.Hidden),
+		attentionSum: f.norm(name(f.names.attentionSum), n.Hidden),
+		feedIn:       f.norm(name(f.names.feedIn), n.Hidden),
+		feedEnd:      f.norm(name(f.names.feedEnd), n.Hidden),
+		feedSum:      f.norm(name(f.names.feedSum), n.Hidden),
+	}
+	if in {
+		l.attentionIn = f.norm(name(f.names.attentionIn), n.Hidden)
+	}
+	if f.names.packed != "" {
+		all := f.linear(name(f.names.packed), queries+2*keys, n.Hidden, bias.Attention)
+		l.query, l.key, l.value = all.rows(0, queries), all.rows(queries, keys), all.rows(queries+keys, keys)
+	}
+	if f.names.upGate != "" {
+		both := f.linear(name(f.names.upGate), 2*n.Intermediate, n.Hidden, bias.Up)
+		l.up, l.gate = both.rows(0, n.Intermediate), both.rows(n.Intermediate, n.Intermediate)
+		if n.GateFirst {
+			l.up, l.gate = l.gate, l.up
+		}
+	}
+	return l
+}
+
+// rows returns some outputs of a layer as a layer. Without a weight, after an error, it returns none.
+func (l linear) rows(from, count int) linear {
+	return linear{l.weight.Rows(from, count), l.bias.Rows(from, count)}
+}
+
+func (f *finder) linear(name string, out, in int, noBias bool) (l linear) {
+	if name == "" {
+		return l
+	}
+	l.weight = f.tensor(name+".weight", out, in)
+	if !noBias {
+		l.bias = f.tensor(name+".bias", out)
+	}
+	return l
+}
+
+// table finds a table, if it has a name.
+func (f *finder) table(name string, rows, width int) (t checkpoint.Tensor) {
+	if name == "" {
+		return t
+	}
+	return f.tensor(name+".weight", rows, width)
 }
 
 // norm also knows the names gamma and beta, of checkpoints that once came from TensorFlow.
-func (f *finder) norm(name string, width int) norm {
-	if _, old := f.set.Tensors[f.prefix+name+".gamma"]; old {
-		return norm{f.tensor(name+".gamma", width), f.tensor(name+".beta", width)}
+func (f *finder) norm(name string, width int) (n norm) {
+	scale, shift := ".weight", ".bias"
+	switch {
+	case name == "":
+		return n
+	case f.has(f.prefix + name + ".gamma"):
+		scale, shift = ".gamma", ".beta"
 	}
-	return norm{f.tensor(name+".weight", width), f.tensor(name+".bias", width)}
+	n.scale = f.tensor(name+scale, width)
+	if !f.net.NoBias.Norm {
+		n.shift = f.tensor(name+shift, width)
+	}
+	return n
 }
 
 // tensor looks up one tensor and checks its shape and number format.
@@ -118,17 +217,32 @@ func (f *finder) tensor(name string, shape ...int) checkpoint.Tensor {
 	case t.DType != checkpoint.F32 && t.DType != checkpoint.F16 && t.DType != checkpoint.BF16:
 		f.err = fmt.Errorf("%s: tensor %q holds %s, only F32, F16 and BF16 are read", t.File, name, t.DType)
 	}
+	if f.err != nil {
+		return checkpoint.Tensor{}
+	}
 	return t
 }
 
-// unused lists the tensors of the network that were not asked for. The pooler, which makes no sentence
-// vectors, and the buffer of position ids that older versions saved belong there.
+// unused lists the tensors that were not asked for and lie beside those that were, "embeddings." and "encoder."
+// for example. The heads, which make no token vectors, lie elsewhere; the buffer of position ids that older versions
+// saved, and that of rotations, belong there.
 func (f *finder) unused() []string {
+	ours := make(map[string]bool)
+	part := func(name string) string {
+		rest, below := strings.CutPrefix(name, f.prefix)
+		first, _, deeper := strings.Cut(rest, ".")
+		if !below || !deeper {
+			return ""
+		}
+		return first
+	}
+	for name := range f.used {
+		ours[part(name)] = true
+	}
 	var names []string
 	for name := range f.set.Tensors {
-		rest, below := strings.CutPrefix(name, f.prefix)
-		ours := strings.HasPrefix(rest, "embeddings.") || strings.HasPrefix(rest, "encoder.")
-		if below && ours && !f.used[name] && !strings.HasSuffix(name, ".position_ids") {
+		buffer := strings.HasSuffix(name, ".position_ids") || strings.HasSuffix(name, ".inv_freq")
+		if first := part(name); first != "" && ours[first] && !f.used[name] && !buffer {
 			names = append(names, name)
 		}
 	}

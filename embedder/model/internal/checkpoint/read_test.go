@@ -110,8 +110,8 @@ func TestFindShards(t *testing.T) {
 		return file(`{"`+name+`":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
 	}
 	s, err := Find(folder(t, map[string][]byte{
-		"model.safetensors.index.json":       []byte(`{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`),
-		"1.safetensors": tensor("a", 1), "2.safetensors": tensor("b", 2),
+		"model.safetensors.index.json": []byte(`{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`),
+		"1.safetensors":                tensor("a", 1), "2.safetensors": tensor("b", 2),
 	}))
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,22 @@ type Tensor struct {
 // Len returns the number of elements.
 func (t Tensor) Len() int { return int(t.Size / bytesOf(t.DType)) }
 
+// Rows returns count of a tensor's rows, its first dimension, as a tensor. Of the zero value it returns that.
+func (t Tensor) Rows(from, count int) Tensor {
+	if len(t.Shape) == 0 {
+		return t
+	}
+	width := t.Size / int64(max(1, t.Shape[0])) // bytes of a row
+	step := width
+	if t.stride != nil {
+		step = int64(t.stride[0]) * bytesOf(t.DType)
+	}
+	t.Shape = append([]int{count}, t.Shape[1:]...)
+	t.Offset += int64(from) * step
+	t.Size = int64(count) * width
+	return t
+}
+
 // chunk is how many bytes of a file are held while they are being converted.
 const chunk = 1 << 18
 
