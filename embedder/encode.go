@@ -12,6 +12,7 @@ import (
 type window struct {
 	start, end int // bytes of the text, prompt not counted
 	ids        []int32
+	prompt     int // tokens of ids that belong to a prompt which is not pooled
 	truncated  bool
 }
 
@@ -27,6 +28,7 @@ type encoder struct {
 	lowercase bool
 	special   int // tokens of an empty text
 	bare      int // tokens of the prompt alone, special ones included
+	left      int // tokens of the prompt that are left out of the vector
 }
 
 // newEncoder measures the prompt. It refuses one that leaves no room for a text.
@@ -35,6 +37,9 @@ func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
 	enc.special = enc.count("")
 	// A space at the prompt's end belongs to the text's first token where there is a text.
 	enc.bare = enc.count(strings.TrimRight(prompt, " "))
+	if set.PromptExcluded && prompt != "" {
+		enc.left = enc.leftOut()
+	}
 	if enc.bare >= enc.max {
 		return encoder{}, fmt.Errorf("prompt %q and the special tokens take %d tokens of %d, no room for a text", prompt, enc.bare, enc.max)
 	}
@@ -72,7 +77,18 @@ func (enc encoder) whole(text string) (window, error) {
 	if len(ids) <= enc.bare+1 && enc.count(text) <= enc.special {
 		return window{}, ErrEmpty
 	}
-	return window{end: len(text), ids: ids, truncated: truncated}, nil
+	return window{end: len(text), ids: ids, prompt: enc.left, truncated: truncated}, nil
+}
+
+// leftOut counts what sentence-transformers leaves out of the pooling (_get_prompt_length): the tokens of the prompt
+// as a text of its own, with the special ones before it and without the one behind it.
+func (enc encoder) leftOut() int {
+	ids, _ := enc.tokens(enc.prompt)
+	special, _ := enc.tokens("")
+	if n := len(special); n > 0 && ids[len(ids)-1] == special[n-1] {
+		return len(ids) - 1
+	}
+	return len(ids)
 }
 
 // lower lower-cases rune by rune, as Hugging Face's Lowercase normaliser does, which is what

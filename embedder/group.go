@@ -57,7 +57,7 @@ func (g *group) enter(texts []string) (refused []vector.Embedded) {
 			refused = append(refused, vector.Embedded{Index: i, Err: err})
 			continue
 		}
-		c := newCall(g.ctxs[i], documents, idsOf(windows), time.Now())
+		c := newCall(g.ctxs[i], documents, windows, time.Now())
 		c.group, c.index = g, i
 		g.windows[i] = windows
 		made = append(made, c)

@@ -43,7 +43,10 @@ func (c *compiledGraph) files() []string {
 // them, small ones into the graph.
 func (c *compiledGraph) write(ctx context.Context, dir string, h head) (err error) {
 	// The nodes come first: they say which constants there are and in what order.
-	e := emitEncoder(c.net, c.weights, h, c.kernels)
+	e, err := emitEncoder(ctx, c.net, c.weights, h, c.kernels)
+	if err != nil {
+		return err
+	}
 	reader := c.set.NewReader()
 	defer finish(&err, reader.Close)
 	out, err := newDataWriter(filepath.Join(dir, dataFile))

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -32,7 +33,7 @@ type param struct {
 }
 
 // emitEncoder emits the whole graph from the token ids to h's output.
-func emitEncoder(n network, w weights, h head, k Kernels) *encoder {
+func emitEncoder(ctx context.Context, n network, w weights, h head, k Kernels) (*encoder, error) {
 	e := &encoder{builder: newBuilder(opset, ""), net: n, weights: w, kernels: k, known: make(map[string]bool)}
 	e.graph.Name = n.Type
 	e.graph.Inputs = []onnxpb.Value{
@@ -48,8 +49,7 @@ func emitEncoder(n network, w weights, h head, k Kernels) *encoder {
 	if w.final.there() {
 		x = e.norm("final", w.final, x)
 	}
-	h.emit(e.builder, x)
-	return e
+	return e, h.emit(ctx, e.builder, x)
 }
 
 // layers emits the encoder's layers of ordinary operators.

@@ -23,7 +23,9 @@ const (
 	inputIDs   = "input_ids"
 	inputMask  = "attention_mask"
 	inputTypes = "token_type_ids"
-	outputName = "embedding"
+	// inputPrompt is how many tokens at the start of each row belong to a prompt that is not pooled, [batch, 1].
+	inputPrompt = "prompt_tokens"
+	outputName  = "embedding"
 )
 
 // A builder collects the nodes of a graph. Its methods take names of values and return the name of the

@@ -174,8 +174,8 @@ func (m *Model) complete(ctx context.Context, dir, key string) bool {
 
 // preparedKey is the hex SHA-256, cut to 32 digits, of everything that changes the files.
 func (m *Model) preparedKey() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "embedfleet-prepared %d\nmaths %d\npacked %t\nweights %s\nnetwork %s\npooling %s\nnormalized %t\n",
-		layoutVersion, mathsVersion, m.Packed, together(m.weightFiles), m.net, m.Pooling, m.Normalize))
+	sum := sha256.Sum256(fmt.Appendf(nil, "embedfleet-prepared %d\nmaths %d\npacked %t\nweights %s\nnetwork %s\npooling %s\nnormalized %t\n%s",
+		layoutVersion, mathsVersion, m.Packed, together(m.weightFiles), m.net, m.Pooling, m.Normalize, m.head()))
 	return hex.EncodeToString(sum[:])[:32]
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	shapes     = flag.Int("shapes", 8, "random shapes of TestShapes")
+	shapes     = flag.Int("shapes", 4, "random shapes of TestShapes")
 	shapesSeed = flag.Uint64("shapes-seed", 1, "first seed of TestShapes")
 	shapeChild = flag.Bool("shape-child", false, "be the child of TestShapes")
 )

@@ -1,11 +1,13 @@
 package model_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/embedder/model"
 	"github.com/embedfleet/embedfleet/embedder/onnx"
 	"github.com/embedfleet/embedfleet/embedder/tokenizer"
@@ -24,6 +26,7 @@ type tinyReference struct {
 		Prompt string `json:"prompt_name"`
 		Tokens int
 		Vector vector.Vector
+		Cut    vector.Vector `json:"truncated"` // Vector of length 1, where the folder cuts it
 		Empty  bool
 	}
 }
@@ -55,7 +58,8 @@ func TestTiny(t *testing.T) {
 		}
 	})
 	for _, name := range []string{
-		"albert", "bert-bin", "bert-bin-legacy", "bert-odd", "bert-pooling", "deberta-v2", "distilbert", "electra", "eurobert",
+		"albert", "bert-bin", "bert-bin-legacy", "bert-dense-tanh", "bert-mrl", "bert-odd", "bert-pooling", "gemma3",
+		"deberta-v2", "distilbert", "electra", "eurobert",
 		"gte", "jina-v3", "modernbert", "modernbert-wordpiece", "mpnet", "nomic-bert", "qwen3", "roberta-bin-fp16", "xlmr-bin-sharded-bf16",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -72,6 +76,62 @@ func TestTiny(t *testing.T) {
 	}
 }
 
+// TestTinyPrompts runs folders with prompts through the engine, as it is served, and compares: those that are pooled,
+// those that are read and left out, and texts without one.
+func TestTinyPrompts(t *testing.T) {
+	rt, err := onnx.Init(testkit.ONNXRuntime(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := rt.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, name := range []string{"bert-prompt-left-out", "gemma3", "nomic-bert", "qwen3", "xlmr-bin-sharded-bf16"} {
+		t.Run(name, func(t *testing.T) {
+			dir := testkit.Shared(t, "data", "models-tiny2", name)
+			m, s := load(t, rt, dir, model.Standard)
+			tok, err := tokenizer.Open(m.TokenizerDir)
+			if err != nil {
+				t.Skip(err) // a tokenizer that is not read yet
+			}
+			e, err := embedder.NewEngine(s, tok, embedder.Settings{
+				MaxTokens: m.MaxTokens, PromptExcluded: m.PromptExcluded, Unit: m.Normalize, Space: "tiny",
+			}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			prompts := make(map[string]int)
+			for _, c := range readTiny(t, dir).Cases {
+				if c.Empty {
+					continue
+				}
+				name := cmp.Or(c.Prompt, "text")
+				prompts[name]++
+				prompt, err := m.Prompt(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := e.EmbedAllAs(t.Context(), prompt, []string{c.Text})
+				if err != nil || got[0].Err != nil {
+					t.Errorf("%q: %v, %v", c.Text, err, got)
+					continue
+				}
+				if d := 1 - got[0].Vector.Cosine(c.Vector); d > tinyBound || got[0].Tokens != c.Tokens {
+					t.Errorf("%s %q: 1 - cosine %.3g, %d tokens, want %d", name, c.Text, d, got[0].Tokens, c.Tokens)
+				}
+			}
+			if len(prompts) < 2 {
+				t.Errorf("prompts %v, want several", prompts)
+			}
+			if err := e.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // tiny returns the largest 1 - cosine of a folder's texts.
 func tiny(t *testing.T, rt *onnx.Runtime, dir string, kernels model.Kernels) (worst float64) {
 	t.Helper()
@@ -81,7 +141,11 @@ func tiny(t *testing.T, rt *onnx.Runtime, dir string, kernels model.Kernels) (wo
 	}
 	rows, want := tinyRows(t, m, dir)
 	for i, row := range rows {
-		worst = max(worst, 1-run(t, s, row)[0].Cosine(want[i]))
+		v := run(t, s, row)[0]
+		worst = max(worst, 1-v.Cosine(want[i]))
+		if ratio := v.Norm() / want[i].Norm(); ratio < 0.9999 || ratio > 1.0001 { // a cosine is blind to it
+			t.Errorf("text %d has %.6f times the reference's length", i, ratio)
+		}
 	}
 	for i, v := range run(t, s, rows...) {
 		worst = max(worst, 1-v.Cosine(want[i]))
@@ -120,6 +184,9 @@ func tinyRows(t *testing.T, m *model.Model, dir string) (rows [][]int32, want []
 			t.Errorf("%q has %d tokens, want %d", c.Text, len(ids), c.Tokens)
 		}
 		rows, want = append(rows, ids), append(want, c.Vector)
+		if c.Cut != nil {
+			want[len(want)-1] = c.Cut
+		}
 	}
 	return rows, want
 }

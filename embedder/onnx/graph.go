@@ -13,6 +13,8 @@ const (
 	inputIDs   = "input_ids"
 	inputMask  = "attention_mask"
 	inputTypes = "token_type_ids" // always zero: one segment
+
+	inputPrompt = "prompt_tokens" // [batch, 1], see embedder.Batch
 )
 
 // OperatorDomain is the domain of the operators that package kernels computes, version 1. They work on rows without
@@ -58,8 +60,8 @@ func readPorts(path, output string) (ports, error) {
 func choosePorts(ins, outs []onnxpb.Value, output string) (ports, error) {
 	p := ports{output: output}
 	for _, in := range ins {
-		if !slices.Contains([]string{inputIDs, inputMask, inputTypes}, in.Name) {
-			return ports{}, fmt.Errorf("input %q is none of %s, %s, %s", in.Name, inputIDs, inputMask, inputTypes)
+		if !slices.Contains([]string{inputIDs, inputMask, inputTypes, inputPrompt}, in.Name) {
+			return ports{}, fmt.Errorf("input %q is none of %s, %s, %s, %s", in.Name, inputIDs, inputMask, inputTypes, inputPrompt)
 		}
 		if in.Type != onnxpb.Int64 || len(in.Dims) != 2 {
 			return ports{}, fmt.Errorf("input %q has element type %d and %d axes, want int64 (7) and 2", in.Name, in.Type, len(in.Dims))

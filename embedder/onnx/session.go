@@ -114,7 +114,7 @@ func (s *Session) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, e
 	if s.native == nil {
 		return nil, fmt.Errorf("running a closed session: %w", embedder.ErrClosed)
 	}
-	t, err := newTensors(pad(b.Rows, s.opts.PadID), s.names.inputs, s.opts.Dim)
+	t, err := newTensors(pad(b.Rows, s.opts.PadID), b.Prompts, s.names.inputs, s.opts.Dim)
 	if err != nil {
 		return nil, err
 	}
