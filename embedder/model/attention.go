@@ -14,6 +14,9 @@ const far = -1e30
 // An attention is what the layers' attentions have in common, computed once in a run. Names are "" for what is not
 // there.
 type attention struct {
+	// lengths is how many rows each text has, [batch]: the rows are packed, and mask and bias not needed.
+	lengths string
+
 	mask  string    // [batch, sequence] int32, 1 for tokens
 	bias  [2]string // added to the scores, [1, heads or 1, sequence, sequence]: of layers that see all, and of local ones
 	rope  [2]rotation
@@ -30,8 +33,11 @@ const (
 )
 
 // prepareAttention emits what the attentions of all layers read.
-func (e *encoder) prepareAttention() attention {
-	a := attention{mask: e.cast("mask", inputMask, onnxpb.Int32)}
+func (e *encoder) prepareAttention(lengths string) attention {
+	a := attention{lengths: lengths}
+	if lengths == "" {
+		a.mask = e.cast("mask", inputMask, onnxpb.Int32)
+	}
 	if e.net.Rope.Theta == 0 && e.net.Local == nil && e.net.Buckets.Kind == "" {
 		return a // as BERT's; causal is an attribute
 	}
@@ -43,7 +49,7 @@ func (e *encoder) prepareAttention() attention {
 			a.rope[1] = e.rotation("rope/local", positions, e.net.LocalRope)
 		}
 	}
-	if e.net.Local == nil && e.net.Buckets.Kind == "" {
+	if e.net.Local == nil && e.net.Buckets.Kind == "" || lengths != "" {
 		return a
 	}
 	// How far each token, a row, is behind each other, a column.
@@ -136,6 +142,9 @@ func (b buckets) row(d int) int {
 // attention emits the attention of all heads. Padding as a key weighs the lowest float32, which is what
 // transformers adds to its scores; as a query it makes rows that nobody reads.
 func (e *encoder) attention(name string, l layer, x string, a attention, local bool) string {
+	if a.lengths != "" {
+		return e.attend(name, l, x, a, local)
+	}
 	kind := 0
 	if local {
 		kind = 1
@@ -175,15 +184,26 @@ func (e *encoder) attention(name string, l layer, x string, a attention, local b
 	return e.linear(name+"/out", l.name+"/attention/out", heads, l.attention)
 }
 
-// turned emits a query or a key, [batch, sequence, heads * width]: projected, each head normalised, and rotated.
-func (e *encoder) turned(name, constants, x string, l linear, n norm, r rotation, heads int) string {
+// projected emits a query or a key, [batch, sequence, heads * width] or of packed rows [T, heads * width], with each
+// head normalised.
+func (e *encoder) projected(name, constants, x string, l linear, n norm, heads int, packed bool) string {
 	x = e.linear(name, constants, x, l)
-	width := int64(e.net.HeadDim)
-	if n.there() {
-		x = e.node(name+"/split", "Reshape", []string{x, e.ints(0, 0, int64(heads), width)})
-		x = e.normOf(name+"/norm", constants+"/norm", n, x)
-		x = e.node(name+"/joined", "Reshape", []string{x, e.ints(0, 0, int64(heads)*width)})
+	if !n.there() {
+		return x
 	}
+	width := int64(e.net.HeadDim)
+	split, joined := []int64{0, 0, int64(heads), width}, []int64{0, 0, int64(heads) * width}
+	if packed {
+		split, joined = split[1:], joined[1:]
+	}
+	x = e.node(name+"/split", "Reshape", []string{x, e.ints(split...)})
+	x = e.normOf(name+"/norm", constants+"/norm", n, x)
+	return e.node(name+"/joined", "Reshape", []string{x, e.ints(joined...)})
+}
+
+// turned emits a query or a key, projected and rotated.
+func (e *encoder) turned(name, constants, x string, l linear, n norm, r rotation, heads int) string {
+	x = e.projected(name, constants, x, l, n, heads, false)
 	if r.cos == "" {
 		return x
 	}

@@ -42,9 +42,9 @@ func emitEncoder(ctx context.Context, n network, w weights, h head, k Kernels) (
 	}
 	x := e.embed(w)
 	if k == AVX512 {
-		x = e.packedLayers(w.layers, x)
+		x = e.packedRows(w.layers, x)
 	} else {
-		x = e.layers(w.layers, x)
+		x = e.layers(w.layers, x, e.prepareAttention(""))
 	}
 	if w.final.there() {
 		x = e.norm("final", w.final, x)
@@ -53,8 +53,7 @@ func emitEncoder(ctx context.Context, n network, w weights, h head, k Kernels) (
 }
 
 // layers emits the encoder's layers of ordinary operators.
-func (e *encoder) layers(list []layer, x string) string {
-	a := e.prepareAttention()
+func (e *encoder) layers(list []layer, x string, a attention) string {
 	for i, l := range list {
 		x = e.layer(fmt.Sprintf("layer%d", i), l, x, a, e.net.local(i))
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,6 +64,17 @@ func familyOf(modelType string) *family {
 
 // compiled reports whether we emit the graph of an architecture ourselves.
 func compiled(modelType string) bool { return familyOf(modelType) != nil }
+
+// Compiles reports why the weights beside a config.json can't be made into a graph here, or nil. Such a model needs an
+// exported graph in its folder.
+func Compiles(configJSON []byte) error {
+	c := new(config)
+	if err := json.Unmarshal(configJSON, c); err != nil {
+		return fmt.Errorf("reading config.json: %w", err)
+	}
+	_, err := c.network()
+	return err
+}
 
 // known lists the architectures for an error.
 func known() string {

@@ -125,7 +125,7 @@ func open(ctx context.Context, dir string, o *Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g, ours := m.source.(*compiledGraph); ours && o.Kernels == AVX512 && m.net.panels() {
+	if g, ours := m.source.(*compiledGraph); ours && o.Kernels == AVX512 && m.net.packs() {
 		m.Packed, g.kernels = true, AVX512
 	}
 	mc, err := readModelConfig(d)

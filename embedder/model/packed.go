@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
@@ -30,6 +31,13 @@ func (n network) panels() bool {
 		f.attentionSum != "" && f.gate+f.upGate == ""
 }
 
+// attends reports whether the network's attention can be made of our operator, and its rows be packed: any but one that
+// adds a bias to the scores.
+func (n network) attends() bool { return n.Buckets.Kind == "" }
+
+// packs reports whether a graph of the kernels has packed rows.
+func (n network) packs() bool { return n.panels() || n.attends() }
+
 // ownOpset names the domain if nodes of it were emitted.
 func (e *encoder) ownOpset() []onnxpb.Opset {
 	if e.kernels != AVX512 {
@@ -40,12 +48,7 @@ func (e *encoder) ownOpset() []onnxpb.Opset {
 
 // packedLayers emits the encoder's layers as two operators each, on rows without padding. What these do is what
 // [encoder.layer] emits.
-func (e *encoder) packedLayers(list []layer, x string) string {
-	lengths := "pack/lengths"
-	e.graph.Nodes = append(e.graph.Nodes, onnxpb.Node{
-		Op: "Pack", Domain: KernelDomain, Name: "pack", In: []string{x, inputMask}, Out: []string{"pack", lengths},
-	})
-	x = "pack"
+func (e *encoder) packedLayers(list []layer, x, lengths string) string {
 	epsilon := onnxpb.Float("epsilon", float32(e.net.Epsilon))
 	activation := onnxpb.Int("relu", 0)
 	if e.net.Activation == relu {
@@ -62,7 +65,51 @@ func (e *encoder) packedLayers(list []layer, x string) string {
 		in = append(in, e.normParams(l.name+"/norm", l.feedSum)...)
 		x = e.contribNode(name+"/feedforward", KernelDomain, "FeedForward", in, activation, epsilon)
 	}
+	return x
+}
+
+// packedRows emits the layers on rows without padding: as two operators each where these know the layer, else of
+// ordinary operators around our attention, which keeps no scores but those of some queries.
+func (e *encoder) packedRows(list []layer, x string) string {
+	lengths := "pack/lengths"
+	e.graph.Nodes = append(e.graph.Nodes, onnxpb.Node{
+		Op: "Pack", Domain: KernelDomain, Name: "pack", In: []string{x, inputMask}, Out: []string{"pack", lengths},
+	})
+	if e.net.panels() {
+		x = e.packedLayers(list, "pack", lengths)
+	} else {
+		x = e.layers(list, "pack", e.prepareAttention(lengths))
+	}
 	return e.contribNode("unpack", KernelDomain, "Unpack", []string{x, lengths, inputMask})
+}
+
+// attend emits the attention of packed rows.
+func (e *encoder) attend(name string, l layer, x string, a attention, local bool) string {
+	r, window := a.rope[0], int64(-1)
+	if local {
+		r, window = a.rope[1], int64(e.net.Window)
+	}
+	if r.cos == "" {
+		none := e.constant("no rotation", onnxpb.Tensor{Type: onnxpb.Float32, Dims: []int64{0, 0}})
+		r = rotation{none, none}
+	}
+	scale := e.net.ScoreScale
+	if scale == 0 {
+		scale = 1 / math.Sqrt(float64(e.net.HeadDim))
+	}
+	in := []string{
+		e.projected(name+"/query", l.name+"/attention/query", x, l.query, l.queryNorm, e.net.Heads, true),
+		e.projected(name+"/key", l.name+"/attention/key", x, l.key, l.keyNorm, e.net.KeyHeads, true),
+		e.linear(name+"/value", l.name+"/attention/value", x, l.value),
+		a.lengths, r.cos, r.sin,
+	}
+	causal := int64(0)
+	if e.net.Causal {
+		causal = 1
+	}
+	heads := e.contribNode(name+"/heads", KernelDomain, "Attend", in, onnxpb.Int("heads", int64(e.net.Heads)),
+		onnxpb.Int("key_heads", int64(e.net.KeyHeads)), onnxpb.Int("window", window), onnxpb.Int("causal", causal), onnxpb.Float("scale", float32(scale)))
+	return e.linear(name+"/out", l.name+"/attention/out", heads, l.attention)
 }
 
 // packed adds the weights of dense layers, side by side, and their biases.

@@ -114,7 +114,7 @@ func (n networkShape) run(t *testing.T, rt *onnx.Runtime, r *rand.Rand) {
 		opts := onnx.Options{VocabSize: n.vocab, MaxTokens: n.positions, Dim: m.Dim}
 		prepared := opts
 		prepared.Prepared = onnx.Prepared{Dir: filepath.Join(t.TempDir(), "prepared"), Source: what}
-		if err := rt.Prepack(t.Context(), p.Graph, "", prepared.Prepared); err != nil {
+		if err := rt.Prepack(t.Context(), onnx.File(p.Graph), "", prepared.Prepared); err != nil {
 			t.Fatal(what, err)
 		}
 		for _, o := range []onnx.Options{opts, prepared} {

@@ -22,6 +22,8 @@ const (
 //
 //	Pack(x [texts, tokens, hidden], mask [texts, tokens]) -> [T, hidden], lengths [texts]
 //	SelfAttention(x [T, hidden], lengths, in, in bias, out, out bias, scale, shift; heads, epsilon) -> [T, hidden]
+//	Attend(queries [T, heads * width], keys, values [T, key heads * width], lengths, cosines, sines [tokens, width/2] or empty;
+//		heads, key_heads, window or -1, causal, scale) -> [T, heads * width]
 //	FeedForward(x [T, hidden], up, up bias, down, down bias, scale, shift; relu, epsilon) -> [T, hidden]
 //	Unpack(x [T, hidden], lengths, mask) -> [texts, tokens, hidden], 0 for padding
 const OperatorDomain = "embedfleet"

@@ -22,7 +22,7 @@ func prepare(t testing.TB) Prepared {
 	t.Helper()
 	rt := start(t)
 	p := Prepared{Dir: filepath.Join(t.TempDir(), rt.Key()), Source: "the slow graph"}
-	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -61,7 +61,7 @@ func TestPrepackOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+			if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 				t.Error(err)
 			}
 		})
@@ -71,7 +71,7 @@ func TestPrepackOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(p.graph())
@@ -123,7 +123,7 @@ func TestPreparedRefused(t *testing.T) {
 			if s := open(t, "slow.onnx", opts); s.Prepared() {
 				t.Error("the spoiled folder was loaded")
 			}
-			if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+			if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 				t.Fatal(err)
 			}
 			if err := rt.Verify(p); err != nil {
@@ -184,7 +184,7 @@ func settle(t *testing.T, rt *Runtime, p Prepared) {
 		if !m.digested {
 			return
 		}
-		if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+		if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -246,11 +246,11 @@ func edit(change func(*manifest)) func(string) error {
 func TestPrepackRefuses(t *testing.T) {
 	t.Parallel()
 	rt := start(t)
-	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", Prepared{Dir: "relative"}); err == nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", Prepared{Dir: "relative"}); err == nil {
 		t.Error("a relative folder was accepted")
 	}
 	p := Prepared{Dir: filepath.Join(t.TempDir(), "x")}
-	if err := rt.Prepack(t.Context(), graphPath(t, "positions.onnx"), "", p); err == nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "positions.onnx")), "", p); err == nil {
 		t.Error("a graph that can't be opened was prepared")
 	}
 	if left, _ := os.ReadDir(filepath.Dir(p.Dir)); len(left) > 0 {
@@ -273,7 +273,7 @@ func TestPrepackWaitsForLock(t *testing.T) {
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := start(t).Prepack(ctx, graphPath(t, "slow.onnx"), "", p); !errors.Is(err, context.DeadlineExceeded) {
+	if err := start(t).Prepack(ctx, File(graphPath(t, "slow.onnx")), "", p); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err = %v, want context.DeadlineExceeded", err)
 	}
 	left, err := os.ReadDir(filepath.Dir(p.Dir))

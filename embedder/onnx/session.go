@@ -25,7 +25,8 @@ type Session struct {
 }
 
 // Open loads the graph at graphPath, an absolute path, or its prepared form if opts names one that matches
-// this runtime, processor and source; one that doesn't is passed over with a warning. Inputs, output,
+// this runtime, processor and source; one that doesn't is passed over with a warning. Without a graphPath there is
+// nothing but the prepared form, and one that doesn't match is an error. Inputs, output,
 // element types and shapes are checked before anything is loaded. Open returns when the session is ready,
 // or, if ctx ends during the load, after the native load has come back and was freed.
 func (rt *Runtime) Open(ctx context.Context, graphPath string, opts Options) (*Session, error) {
@@ -33,12 +34,16 @@ func (rt *Runtime) Open(ctx context.Context, graphPath string, opts Options) (*S
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("opening %s: %w", graphPath, err)
 	}
-	names, err := readPorts(graphPath, opts.Output)
+	from := graphPath
+	if from == "" && opts.Prepared.Dir != "" {
+		from = opts.Prepared.graph()
+	}
+	names, err := readPorts(from, opts.Output)
 	if err != nil {
 		return nil, err
 	}
 	if opts.Dim, err = settleDim(opts.Dim, names.dim); err != nil {
-		return nil, fmt.Errorf("graph %s: %w", graphPath, err)
+		return nil, fmt.Errorf("graph %s: %w", from, err)
 	}
 	if err := rt.retain(); err != nil {
 		return nil, err
@@ -75,7 +80,9 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 	start := time.Now()
 	path := graphPath
 	if s.opts.Prepared.Dir != "" {
-		if err := s.rt.Verify(s.opts.Prepared); err != nil {
+		if err := s.rt.Verify(s.opts.Prepared); err != nil && graphPath == "" {
+			return err
+		} else if err != nil {
 			s.rt.log.Warn("prepared graph not used", "err", err)
 		} else {
 			path, s.prepared = s.opts.Prepared.graph(), true

@@ -104,6 +104,7 @@ func Folder(ctx context.Context, log *slog.Logger, name string, opts hub.Options
 		opts.Revision = revision
 	}
 	opts.Logger = log
+	opts.Weights = model.Compiles
 	opts.Progress = reporter(log, opts.Progress)
 	snapshot, err := hub.Fetch(ctx, repo, &opts)
 	if err != nil {
@@ -252,36 +253,48 @@ func (s *Source) tokenizer(m *model.Model) (*tokenizer.Tokenizer, error) {
 	return tok, nil
 }
 
-// session makes the graph ready, starts the runtime and creates the session, prepacked if that is wanted and
-// possible. The tokenizer's vocabulary is asked for where the weights don't tell theirs.
-func (s *Source) session(ctx context.Context, m *model.Model, on onnx.Device, vocabulary func() int) (*onnx.Session, error) {
+// session starts the runtime, makes the graph ready and creates the session. The tokenizer's vocabulary is asked for
+// where the weights don't tell theirs.
+func (s *Source) session(ctx context.Context, m *model.Model, on onnx.Device, vocabulary func() int) (_ *onnx.Session, err error) {
 	s.set.stage("preparing")
 	begun := time.Now()
-	p, err := m.Prepare(ctx, s.set.Cache)
+	if s.runtime, err = onnx.Init(s.set.Library, s.log); err != nil {
+		return nil, err
+	}
+	opts := onnx.Options{VocabSize: m.VocabSize, MaxTokens: m.MaxTokens, PadID: int32(m.PadID), Dim: m.Dim, Device: on}
+	graph, err := s.prepare(ctx, m, &opts)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.digests.Save(); err != nil {
 		s.log.Warn("files will be read again at the next start", "err", err)
 	}
-	s.log.Info("loading at start-up: graph ready", "dir", p.Dir, "reused", p.Reused, "dur", time.Since(begun))
-	if s.runtime, err = onnx.Init(s.set.Library, s.log); err != nil {
-		return nil, err
-	}
-	s.Prepared = p.Dir
-	opts := onnx.Options{VocabSize: m.VocabSize, MaxTokens: m.MaxTokens, PadID: int32(m.PadID), Dim: m.Dim, Device: on}
+	s.log.Info("loading at start-up: graph ready", "dir", s.Prepared, "dur", time.Since(begun))
 	if m.VocabSize == 0 {
 		opts.VocabSize = vocabulary()
 	}
-	if !s.set.NoPrepack && !on.Accelerated() {
-		opts.Prepared = onnx.Prepared{Dir: p.Dir + "-" + s.runtime.Key(), Source: p.Key}
-		if err := s.runtime.Prepack(ctx, p.Graph, opts.Output, opts.Prepared); err != nil {
-			return nil, err
-		}
-		s.Prepared = opts.Prepared.Dir
-	}
 	s.set.stage("loading")
-	return s.runtime.Open(ctx, p.Graph, opts)
+	return s.runtime.Open(ctx, graph, opts)
+}
+
+// prepare makes the graph ready: prepacked, if that is wanted and possible, which opts then names; else plain, and the
+// path of it is returned. The weights lie in the cache in one of the two forms.
+func (s *Source) prepare(ctx context.Context, m *model.Model, opts *onnx.Options) (plain string, err error) {
+	if s.set.NoPrepack || opts.Device.Accelerated() {
+		p, err := m.Prepare(ctx, s.set.Cache)
+		s.Prepared = p.Dir
+		return p.Graph, err
+	}
+	cache, err := filepath.Abs(s.set.Cache)
+	if err != nil {
+		return "", err
+	}
+	key := m.PreparedKey()
+	s.Prepared = filepath.Join(cache, model.PreparedFolder, key+"-"+s.runtime.Key())
+	opts.Prepared = onnx.Prepared{Dir: s.Prepared, Source: key}
+	return "", s.runtime.Prepack(ctx, func(ctx context.Context, dir string) (string, error) {
+		return filepath.Join(dir, model.GraphFile), m.WriteGraph(ctx, dir)
+	}, opts.Output, opts.Prepared)
 }
 
 // options are the engine's on a device: an accelerator runs one call at a time.
