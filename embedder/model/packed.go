@@ -147,3 +147,15 @@ func (d panels) write(ctx context.Context, w io.Writer, r *checkpoint.Reader) er
 	}
 	return nil
 }
+
+// KernelKind says what a [Model] of packed rows has of our kernels: whole layers, or attention between the runtime's
+// products.
+func (m *Model) KernelKind() string {
+	switch {
+	case !m.Packed:
+		return "none"
+	case m.net.panels():
+		return "layers"
+	}
+	return "attention"
+}

@@ -179,6 +179,9 @@ func tinyRows(t *testing.T, m *model.Model, dir string) (rows [][]int32, want []
 		t.Skip(err) // a tokenizer that is not read yet
 	}
 	for _, c := range r.Cases {
+		if m.PromptExcluded && c.Prompt != "" {
+			continue // the engine's work, see TestTinyPrompts
+		}
 		ids, _ := tok.Encode(nil, r.Prompts[c.Prompt]+c.Text, m.MaxTokens)
 		if len(ids) != c.Tokens {
 			t.Errorf("%q has %d tokens, want %d", c.Text, len(ids), c.Tokens)

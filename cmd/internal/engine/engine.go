@@ -306,14 +306,17 @@ func (s *Source) options(on onnx.Device) *embedder.Options {
 	return &o
 }
 
-// warm runs the longest text the model reads and a short one, so that memory is taken once, and the first
+// warmTokens bounds the text of the warm-up: of models that read 32,000 tokens it alone would take minutes.
+const warmTokens = 4096
+
+// warm runs the longest text the model reads, or a very long one, and a short one, so that memory is taken once, and the first
 // task pays for nothing. On an accelerator it runs the largest batch: if its memory is too small, that must
 // show now, while another device can still serve.
 func (s *Source) warm(ctx context.Context, e *embedder.Engine, on onnx.Device) error {
 	if on.Accelerated() {
 		return e.Warm(ctx)
 	}
-	longest := strings.Repeat("a ", s.Model.MaxTokens)
+	longest := strings.Repeat("a ", min(s.Model.MaxTokens, warmTokens))
 	for _, text := range []string{longest, "a"} {
 		if _, err := e.EmbedText(ctx, text); err != nil {
 			return err

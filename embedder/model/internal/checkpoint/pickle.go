@@ -11,7 +11,7 @@ import (
 )
 
 // maxPickle bounds a pickle. That of a network of 48 layers has a tenth of a megabyte: tensors are only named in it.
-const maxPickle = 4 << 20
+const maxPickle = 2 << 20
 
 // The values of a pickle are nil, bool, int64, float64, string, and the following. Nothing else can be made by one:
 // no name is looked up anywhere, and the only calls are those of [unpickler.reduce].
