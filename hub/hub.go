@@ -216,7 +216,7 @@ func (f *fetcher) fetchOnline(ctx context.Context, tries int) (Snapshot, error) 
 func (f *fetcher) judge(ctx context.Context, c *client, info revision) (unusable, err error) {
 	i := slices.IndexFunc(info.files, func(fl file) bool { return fl.path == configFile })
 	if f.opts.Weights == nil || i < 0 {
-		return nil, nil //nolint:nilnil // no reason, and nothing went wrong
+		return nil, nil
 	}
 	config := info.files[i : i+1]
 	quiet := *f // who looks at the progress sees that of the whole

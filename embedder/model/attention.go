@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 )
@@ -27,6 +28,14 @@ type attention struct {
 // A rotation is the cosines and sines of positions, [sequence, width of a head / 2].
 type rotation struct{ cos, sin string }
 
+// A reach is what the layers of a kind see.
+type reach int
+
+const (
+	everywhere reach = iota
+	near             // within the window
+)
+
 const (
 	bucketsT5  = "t5"
 	bucketsLog = "log"
@@ -43,10 +52,10 @@ func (e *encoder) prepareAttention(lengths string) attention {
 	}
 	positions := e.node("positions", "Range", []string{e.int(0), e.sequence(), e.int(1)})
 	if e.net.Rope.Theta > 0 {
-		a.rope[0] = e.rotation("rope", positions, e.net.Rope)
-		a.rope[1] = a.rope[0]
+		a.rope[everywhere] = e.rotation("rope", positions, e.net.Rope)
+		a.rope[near] = a.rope[everywhere]
 		if e.net.LocalRope.Theta > 0 {
-			a.rope[1] = e.rotation("rope/local", positions, e.net.LocalRope)
+			a.rope[near] = e.rotation("rope/local", positions, e.net.LocalRope)
 		}
 	}
 	if e.net.Local == nil && e.net.Buckets.Kind == "" || lengths != "" {
@@ -57,14 +66,14 @@ func (e *encoder) prepareAttention(lengths string) attention {
 		e.unsqueeze("positions/column", positions, 1), e.unsqueeze("positions/row", positions, 0),
 	})
 	if e.net.Local != nil {
-		a.bias[1] = e.window(distance)
+		a.bias[near] = e.window(distance)
 	}
 	switch e.net.Buckets.Kind {
 	case bucketsT5:
 		table := e.param("relative/table", rows{t: e.weights.relative, width: e.net.Heads}, e.net.Buckets.Count, e.net.Heads)
 		byPair := e.node("relative", "Gather", []string{table, e.bucketOf(distance)}) // [sequence, sequence, heads]
 		byHead := e.node("relative/heads", "Transpose", []string{byPair}, onnxpb.Ints("perm", 2, 0, 1))
-		a.bias[0] = e.unsqueeze("relative/bias", byHead, 0)
+		a.bias[everywhere] = e.unsqueeze("relative/bias", byHead, 0)
 	case bucketsLog:
 		table := e.param("relative/table", rows{t: e.weights.relative, width: e.net.Hidden}, 2*e.net.Buckets.Count, e.net.Hidden)
 		a.rows, a.index = e.norm("relative/norm", e.weights.relativeNorm, table), e.bucketOf(distance)
@@ -141,13 +150,9 @@ func (b buckets) row(d int) int {
 
 // attention emits the attention of all heads. Padding as a key weighs the lowest float32, which is what
 // transformers adds to its scores; as a query it makes rows that nobody reads.
-func (e *encoder) attention(name string, l layer, x string, a attention, local bool) string {
+func (e *encoder) attention(name string, l layer, x string, a attention, kind reach) string {
 	if a.lengths != "" {
-		return e.attend(name, l, x, a, local)
-	}
-	kind := 0
-	if local {
-		kind = 1
+		return e.attend(name, l, x, a, kind)
 	}
 	var in []string
 	bias := ""
@@ -185,17 +190,15 @@ func (e *encoder) attention(name string, l layer, x string, a attention, local b
 }
 
 // projected emits a query or a key, [batch, sequence, heads * width] or of packed rows [T, heads * width], with each
-// head normalised.
-func (e *encoder) projected(name, constants, x string, l linear, n norm, heads int, packed bool) string {
+// head normalised. Dims are the dimensions before the last, 0 for each, as Reshape keeps them.
+func (e *encoder) projected(name, constants, x string, l linear, n norm, heads int, dims ...int64) string {
 	x = e.linear(name, constants, x, l)
 	if !n.there() {
 		return x
 	}
 	width := int64(e.net.HeadDim)
-	split, joined := []int64{0, 0, int64(heads), width}, []int64{0, 0, int64(heads) * width}
-	if packed {
-		split, joined = split[1:], joined[1:]
-	}
+	split := append(slices.Clone(dims), int64(heads), width)
+	joined := append(slices.Clone(dims), int64(heads)*width)
 	x = e.node(name+"/split", "Reshape", []string{x, e.ints(split...)})
 	x = e.normOf(name+"/norm", constants+"/norm", n, x)
 	return e.node(name+"/joined", "Reshape", []string{x, e.ints(joined...)})
@@ -203,7 +206,7 @@ func (e *encoder) projected(name, constants, x string, l linear, n norm, heads i
 
 // turned emits a query or a key, projected and rotated.
 func (e *encoder) turned(name, constants, x string, l linear, n norm, r rotation, heads int) string {
-	x = e.projected(name, constants, x, l, n, heads, false)
+	x = e.projected(name, constants, x, l, n, heads, 0, 0)
 	if r.cos == "" {
 		return x
 	}

@@ -248,7 +248,7 @@ func (c *config) network() (network, error) {
 	if err := c.checkSizes(); err != nil {
 		return network{}, err
 	}
-	n, err := c.basics()
+	n, err := c.basics(f)
 	if err == nil && f.traits != nil {
 		err = f.traits(c, &n)
 	}
@@ -258,9 +258,9 @@ func (c *config) network() (network, error) {
 	return n, err
 }
 
-// basics returns the shape with the traits of a BERT. Absent fields have the defaults of transformers' BertConfig and
-// RobertaConfig, sizes excepted: those must be there.
-func (c *config) basics() (network, error) {
+// basics returns the shape with the traits of a BERT. Absent fields have the family's defaults, sizes
+// excepted: those must be there.
+func (c *config) basics(f *family) (network, error) {
 	act, err := activationOf(c.Activation)
 	n := network{
 		Type: c.ModelType, Layers: c.Layers, Hidden: c.Hidden, Heads: c.Heads, Intermediate: c.Intermediate,
@@ -270,8 +270,14 @@ func (c *config) basics() (network, error) {
 	if c.TypeVocab != nil {
 		n.TypeVocab = *c.TypeVocab
 	}
+	if f.epsilon != 0 {
+		n.Epsilon = f.epsilon
+	}
 	if c.Epsilon != nil {
 		n.Epsilon = *c.Epsilon
+	}
+	if c.Activation == "" && f.activation != "" {
+		n.Activation = f.activation
 	}
 	// Of a BERT the padding id decides nothing, since its positions count padding too; leaving it out keeps
 	// it out of the space.

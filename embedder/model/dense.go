@@ -73,8 +73,8 @@ func readDense(d folder, dir string) (*dense, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	f := &finder{set: g.set, used: make(map[string]bool)}
-	g.layer = f.linear("linear", c.Out, c.In, c.Bias != nil && !*c.Bias)
+	f := newFinder(g.set, network{}, names{})
+	g.layer = f.linear("linear", c.Out, c.In, biasIf(c.Bias == nil || *c.Bias))
 	if f.err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, f.err)
 	}
@@ -90,9 +90,9 @@ func (g *dense) files() (names []string) {
 }
 
 // emit adds the layer. Its constants lie inside the graph, foreign or not: they are small beside a network.
-func (g *dense) emit(ctx context.Context, b *builder, name, x string) (string, error) {
+func (g *dense) emit(ctx context.Context, b *builder, name, x string) (_ string, err error) {
 	r := g.set.NewReader()
-	defer r.Close()
+	defer finish(&err, r.Close)
 	weight, err := b.tensor(ctx, r, name+"/weight", transposed{g.layer.weight}, g.in, g.out)
 	if err != nil {
 		return "", err

@@ -55,7 +55,7 @@ func emitEncoder(ctx context.Context, n network, w weights, h head, k Kernels) (
 // layers emits the encoder's layers of ordinary operators.
 func (e *encoder) layers(list []layer, x string, a attention) string {
 	for i, l := range list {
-		x = e.layer(fmt.Sprintf("layer%d", i), l, x, a, e.net.local(i))
+		x = e.layer(fmt.Sprintf("layer%d", i), l, x, a, e.net.reach(i))
 	}
 	return x
 }
@@ -122,7 +122,7 @@ func (e *encoder) positions(table string) string {
 }
 
 // layer emits one encoder layer: attention and feed-forward, each added to its input, with the norms that there are.
-func (e *encoder) layer(name string, l layer, x string, a attention, local bool) string {
+func (e *encoder) layer(name string, l layer, x string, a attention, kind reach) string {
 	sub := func(part, x string, in, end, sum norm, branch func(x string) string) string {
 		inner := x
 		if in.there() {
@@ -139,7 +139,7 @@ func (e *encoder) layer(name string, l layer, x string, a attention, local bool)
 		return x
 	}
 	x = sub("/attention", x, l.attentionIn, l.attentionEnd, l.attentionSum, func(x string) string {
-		return e.attention(name+"/attention", l, x, a, local)
+		return e.attention(name+"/attention", l, x, a, kind)
 	})
 	return sub("", x, l.feedIn, l.feedEnd, l.feedSum, func(x string) string { return e.feed(name, l, x) })
 }

@@ -46,7 +46,8 @@ var electra = family{
 }
 
 var albert = family{
-	types: []string{"albert"}, classes: []string{"Albert"},
+	activation: geluTanh,
+	types:      []string{"albert"}, classes: []string{"Albert"},
 	names: bertNames.with(func(n *names) {
 		n.project = "encoder.embedding_hidden_mapping_in"
 		n.layer = "encoder.albert_layer_groups.%d.albert_layers.0."
@@ -88,10 +89,11 @@ var mpnet = family{
 }
 
 var deberta = family{
-	types: []string{"deberta-v2"}, classes: []string{"DebertaV2"},
+	epsilon: 1e-7,
+	types:   []string{"deberta-v2"}, classes: []string{"DebertaV2"},
 	names: bertNames.with(func(n *names) {
 		n.query, n.key, n.value = "attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"
-		n.positions, n.project, n.projectFirst = "", "embeddings.embed_proj", true
+		n.positions, n.project, n.projectFirst, n.projectBias = "", "embeddings.embed_proj", true, unbiased
 		n.relative, n.relativeNorm = "encoder.rel_embeddings", "encoder.LayerNorm"
 	}),
 	traits: debertaTraits,

@@ -9,7 +9,8 @@ import (
 // Architectures whose positions are rotations of queries and keys.
 
 var modernbert = family{
-	types: []string{"modernbert"}, classes: []string{"ModernBert"},
+	epsilon: 1e-5,
+	types:   []string{"modernbert"}, classes: []string{"ModernBert"},
 	names: names{
 		words: "embeddings.tok_embeddings", norm: "embeddings.norm", layer: "layers.%d.",
 		packed: "attn.Wqkv", attention: "attn.Wo", attentionIn: "attn_norm", // the first layer has none: the tables' norm is it
@@ -17,13 +18,10 @@ var modernbert = family{
 	},
 	traits: func(c *config, n *network) error {
 		n.GateFirst = true
-		n.NoBias.Attention, n.NoBias.Up, n.NoBias.Down, n.NoBias.Norm = !c.AttentionBias, !c.FeedBias, !c.FeedBias, !c.NormBias
+		n.Bias.Attention, n.Bias.Up, n.Bias.Down, n.Bias.Norm = biasIf(c.AttentionBias), biasIf(c.FeedBias), biasIf(c.FeedBias), biasIf(c.NormBias)
 		n.Rope = rope{Theta: c.theta("full_attention", c.GlobalTheta, 160_000)}
 		n.LocalRope = rope{Theta: c.theta("sliding_attention", c.LocalTheta, 10_000)}
 		n.Window = positive(c.LocalAttention, 128) / 2
-		if c.Epsilon == nil {
-			n.Epsilon = 1e-5
-		}
 		return c.localLayers(n, func(i int) bool { return i%positive(c.GlobalEvery, 3) != 0 })
 	},
 }
@@ -37,7 +35,7 @@ var gte = family{
 		upGate: "mlp.up_gate_proj", down: "mlp.down_proj", feedSum: "mlp_ln",
 	},
 	traits: func(c *config, n *network) error {
-		n.NoBias.Up = true
+		n.Bias.Up = unbiased
 		n.Rope.Theta = c.theta("", c.Theta, 10_000)
 		if c.TypeVocab == nil {
 			n.TypeVocab = 1
@@ -51,14 +49,15 @@ var gte = family{
 
 // nomic has the tensors of the flash-attention package.
 var nomic = family{
-	types: []string{"nomic_bert"}, classes: []string{"NomicBert"}, code: []string{"NomicBertModel"},
+	activation: silu,
+	types:      []string{"nomic_bert"}, classes: []string{"NomicBert"}, code: []string{"NomicBertModel"},
 	names: names{
 		words: "embeddings.word_embeddings", types: "embeddings.token_type_embeddings", norm: "emb_ln",
 		layer: "encoder.layers.%d.", packed: "attn.Wqkv", attention: "attn.out_proj", attentionSum: "norm1",
 		up: "mlp.fc11", gate: "mlp.fc12", down: "mlp.fc2", feedSum: "norm2",
 	},
 	traits: func(c *config, n *network) error {
-		n.NoBias.Attention, n.NoBias.Up, n.NoBias.Down = !c.QKVBias, !c.FC1Bias, !c.FC2Bias
+		n.Bias.Attention, n.Bias.Up, n.Bias.Down = biasIf(c.QKVBias), biasIf(c.FC1Bias), biasIf(c.FC2Bias)
 		n.Rope.Theta = c.theta("", c.RotaryBase, 1000)
 		if c.RotaryFraction != nil && *c.RotaryFraction != 1 || c.RotaryScaling != nil || c.PreNorm || c.UseRMS || c.Experts > 0 {
 			return errors.New("rotary_emb_fraction, rotary_scaling_factor, prenorm, use_rms_norm or num_experts is set to what is not known")
@@ -68,7 +67,8 @@ var nomic = family{
 }
 
 var jina = family{
-	types: []string{"jina_embeddings_v3", "xlm-roberta-flash"}, classes: []string{"JinaEmbeddingsV3", "XLMRoberta"},
+	epsilon: 1e-5,
+	types:   []string{"jina_embeddings_v3", "xlm-roberta-flash"}, classes: []string{"JinaEmbeddingsV3", "XLMRoberta"},
 	names: names{
 		words: "embeddings.word_embeddings", types: "embeddings.token_type_embeddings", norm: "emb_ln",
 		layer: "encoder.layers.%d.", packed: "mixer.Wqkv", attention: "mixer.out_proj", attentionSum: "norm1",
@@ -93,11 +93,12 @@ var llamaNames = names{
 
 // llamaTraits are what those have in common.
 func llamaTraits(c *config, n *network) {
-	n.RMS, n.NoBias.Norm = true, true
-	n.NoBias.Attention, n.NoBias.Up, n.NoBias.Down = !c.AttentionBias, !c.FeedBias, !c.FeedBias
+	n.RMS, n.Bias.Norm = true, unbiased
+	n.Bias.Attention, n.Bias.Up, n.Bias.Down = biasIf(c.AttentionBias), biasIf(c.FeedBias), biasIf(c.FeedBias)
 }
 
 var eurobert = family{
+	activation: silu, epsilon: 1e-5,
 	types: []string{"eurobert"}, classes: []string{"EuroBert"}, code: []string{"EuroBertModel"}, names: llamaNames,
 	traits: func(c *config, n *network) error {
 		llamaTraits(c, n)
@@ -107,6 +108,7 @@ var eurobert = family{
 }
 
 var qwen3 = family{
+	activation: silu, epsilon: 1e-6,
 	types: []string{"qwen3"}, classes: []string{"Qwen3"}, heads: []string{"ForCausalLM"},
 	names: llamaNames.with(func(n *names) { n.queryNorm, n.keyNorm = "self_attn.q_norm", "self_attn.k_norm" }),
 	traits: func(c *config, n *network) error {
@@ -125,6 +127,7 @@ var qwen3 = family{
 
 // gemma3 is EmbeddingGemma: a Gemma 3 that sees both ways.
 var gemma3 = family{
+	activation: geluTanh, epsilon: 1e-6,
 	types: []string{"gemma3_text"}, classes: []string{"Gemma3Text", "Gemma3"}, heads: []string{"ForCausalLM"},
 	names: llamaNames.with(func(n *names) {
 		n.queryNorm, n.keyNorm = "self_attn.q_norm", "self_attn.k_norm"

@@ -16,6 +16,9 @@ type family struct {
 	heads   []string // other endings of class names whose head is left out
 	fromPad bool     // positions begin behind the padding id
 	names   names
+	// What transformers takes where config.json is silent; without them GELU and 1e-12, as for BERT.
+	activation activation
+	epsilon    float64
 	// traits sets what differs, and refuses what config.json asks for beyond it. The sizes are set, and every other
 	// field as [config.basics] says. nil: nothing differs.
 	traits func(c *config, n *network) error
@@ -28,6 +31,7 @@ type names struct {
 	norm                    string // of the sum of the tables
 	project                 string // makes it Hidden wide, before or behind the norm
 	projectFirst            bool
+	projectBias             bias
 	relative, relativeNorm  string // table of relative positions
 
 	layer             string // of layer %d, and of group %d with it where weights are shared
@@ -61,9 +65,6 @@ func familyOf(modelType string) *family {
 	}
 	return nil
 }
-
-// compiled reports whether we emit the graph of an architecture ourselves.
-func compiled(modelType string) bool { return familyOf(modelType) != nil }
 
 // Compiles reports why the weights beside a config.json can't be made into a graph here, or nil. Such a model needs an
 // exported graph in its folder.

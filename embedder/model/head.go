@@ -22,7 +22,7 @@ type head struct {
 // emit adds the nodes from x, [batch, sequence, hidden], or [batch, dim] without pooling, to the output.
 func (h head) emit(ctx context.Context, b *builder, x string) (err error) {
 	if len(h.pooling) > 0 {
-		x = newPooler(b, x, h.promptExcluded).all(h.pooling)
+		x = newPooler(b, x, h).all(h.pooling)
 	}
 	for i, s := range h.behind {
 		name := fmt.Sprintf("behind%d", i)
@@ -66,9 +66,9 @@ type pooler struct {
 }
 
 // newPooler returns a pooler of all tokens, or of those behind the prompt.
-func newPooler(b *builder, x string, promptExcluded bool) *pooler {
+func newPooler(b *builder, x string, h head) *pooler {
 	mask := inputMask
-	if promptExcluded {
+	if h.promptExcluded {
 		p := &pooler{b: b}
 		behind := b.node("pool/behind", "Less", []string{p.ranks("pool/ranks", 0), inputPrompt}) // 1 in the prompt
 		text := b.cast("pool/text", b.node("pool/kept", "Not", []string{behind}), onnxpb.Int64)

@@ -39,9 +39,25 @@ type network struct {
 	Shared    int  // layers that have the weights of one before: every Shared-th has new ones
 	GateFirst bool // where gate and up lie in one tensor, in which order
 
-	NoBias struct{ Attention, Up, Down, Norm bool }
+	Bias struct{ Attention, Up, Down, Norm bias }
 
 	Output string // of a foreign graph, which one is taken
+}
+
+// A bias says whether layers or norms have one.
+type bias int
+
+const (
+	biased bias = iota
+	unbiased
+)
+
+// biasIf is what a setting of config.json says.
+func biasIf(there bool) bias {
+	if there {
+		return biased
+	}
+	return unbiased
 }
 
 // An activation is the function between the two feed-forward layers.
@@ -127,5 +143,10 @@ func (n network) String() string {
 	return b.String()
 }
 
-// local reports whether layer i sees only what is near.
-func (n network) local(i int) bool { return n.Local != nil && n.Local[i] }
+// reach says what layer i sees.
+func (n network) reach(i int) reach {
+	if n.Local != nil && n.Local[i] {
+		return near
+	}
+	return everywhere
+}

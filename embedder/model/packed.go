@@ -84,10 +84,10 @@ func (e *encoder) packedRows(list []layer, x string) string {
 }
 
 // attend emits the attention of packed rows.
-func (e *encoder) attend(name string, l layer, x string, a attention, local bool) string {
-	r, window := a.rope[0], int64(-1)
-	if local {
-		r, window = a.rope[1], int64(e.net.Window)
+func (e *encoder) attend(name string, l layer, x string, a attention, kind reach) string {
+	r, window := a.rope[kind], int64(-1)
+	if kind == near {
+		window = int64(e.net.Window)
 	}
 	if r.cos == "" {
 		none := e.constant("no rotation", onnxpb.Tensor{Type: onnxpb.Float32, Dims: []int64{0, 0}})
@@ -98,8 +98,8 @@ func (e *encoder) attend(name string, l layer, x string, a attention, local bool
 		scale = 1 / math.Sqrt(float64(e.net.HeadDim))
 	}
 	in := []string{
-		e.projected(name+"/query", l.name+"/attention/query", x, l.query, l.queryNorm, e.net.Heads, true),
-		e.projected(name+"/key", l.name+"/attention/key", x, l.key, l.keyNorm, e.net.KeyHeads, true),
+		e.projected(name+"/query", l.name+"/attention/query", x, l.query, l.queryNorm, e.net.Heads, 0),
+		e.projected(name+"/key", l.name+"/attention/key", x, l.key, l.keyNorm, e.net.KeyHeads, 0),
 		e.linear(name+"/value", l.name+"/attention/value", x, l.value),
 		a.lengths, r.cos, r.sin,
 	}

@@ -3,7 +3,6 @@ package model_test
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math"
@@ -23,23 +22,46 @@ import (
 )
 
 var (
-	shapes     = flag.Int("shapes", 4, "random shapes of TestShapes")
+	shapes     = flag.Int("shapes", 7, "random shapes of TestShapes")
 	shapesSeed = flag.Uint64("shapes-seed", 1, "first seed of TestShapes")
 	shapeChild = flag.Bool("shape-child", false, "be the child of TestShapes")
 )
 
-// A shape is a BERT's sizes.
-type networkShape struct{ hidden, heads, inner, layers, vocab, positions int }
+// A networkShape is a network's sizes; of a BERT, or of the architecture whose config.json more completes.
+type networkShape struct {
+	hidden, heads, inner, layers, vocab, positions int
+	more                                           string
+}
 
 // known are shapes that crashed in the runtime when tensors lay where the one before ended, and those around them.
 var known = []networkShape{
-	{264, 4, 264, 1, 128, 64}, // cases/models/segv-hidden-264
-	{312, 12, 600, 3, 83, 40}, // rubert-tiny2
-	{312, 12, 1200, 1, 211, 40},
-	{256, 4, 1000, 1, 61, 16},
-	{8, 1, 8, 1, 5, 2}, // no tensor of a kilobyte
-	{10, 2, 17, 2, 997, 16},
-	{1100, 11, 1099, 1, 67, 16},
+	{264, 4, 264, 1, 128, 64, ""}, // cases/models/segv-hidden-264
+	{312, 12, 600, 3, 83, 40, ""}, // rubert-tiny2
+	{312, 12, 1200, 1, 211, 40, ""},
+	{256, 4, 1000, 1, 61, 16, ""},
+	{8, 1, 8, 1, 5, 2, ""}, // no tensor of a kilobyte
+	{10, 2, 17, 2, 997, 16, ""},
+	{1100, 11, 1099, 1, 67, 16, ""},
+}
+
+// architectures complete the config.json of a random shape; in them, H stands for the width of a head.
+var architectures = []string{
+	`"model_type":"bert"`,
+	`"model_type":"roberta","pad_token_id":0`,
+	`"model_type":"distilbert"`,
+	`"model_type":"electra","embedding_size":21,"hidden_act":"relu"`,
+	`"model_type":"albert","embedding_size":19,"hidden_act":"gelu_new"`,
+	`"model_type":"mpnet","pad_token_id":0`,
+	`"model_type":"deberta-v2","relative_attention":true,"share_att_key":true,"norm_rel_ebd":"layer_norm","position_buckets":6,
+		"pos_att_type":["c2p","p2c"],"position_biased_input":false`,
+	`"model_type":"modernbert","local_attention":9,"global_attn_every_n_layers":2`,
+	`"model_type":"gte"`,
+	`"model_type":"nomic_bert","hidden_act":"silu"`,
+	`"model_type":"jina_embeddings_v3"`,
+	`"model_type":"eurobert","hidden_act":"silu","num_key_value_heads":1`,
+	`"model_type":"qwen3","hidden_act":"silu","num_key_value_heads":1,"head_dim":26`,
+	`"model_type":"gemma3_text","hidden_activation":"gelu_pytorch_tanh","num_key_value_heads":1,"head_dim":14,"sliding_window":7,
+		"sliding_window_pattern":2,"query_pre_attn_scalar":11,"use_bidirectional_attention":true`,
 }
 
 // TestShapes runs models of odd and random shapes in a child process: a crash of native code must end the child,
@@ -83,8 +105,9 @@ func TestShapeChild(t *testing.T) {
 	}
 	for seed := *shapesSeed; seed < *shapesSeed+uint64(*shapes); seed++ {
 		r := rand.New(rand.NewPCG(seed, 1))
-		n := networkShape{heads: 1 + r.IntN(12), inner: 8 + r.IntN(1200), layers: 1 + r.IntN(2), vocab: 5 + r.IntN(900), positions: 2 + r.IntN(60)}
-		n.hidden = n.heads * max(1, (8+r.IntN(1093))/n.heads)
+		n := networkShape{heads: 1 + r.IntN(12), inner: 8 + r.IntN(1200), layers: 1 + r.IntN(3), vocab: 5 + r.IntN(900), positions: 3 + r.IntN(60)}
+		n.hidden = n.heads * 2 * max(1, (8+r.IntN(1093))/n.heads/2) // rotations want heads of even width
+		n.more = architectures[seed%uint64(len(architectures))]
 		fmt.Printf("shape %+v of seed %d\n", n, seed)
 		t.Run(fmt.Sprintf("%+v", n), func(t *testing.T) { n.run(t, rt, r) })
 	}
@@ -95,9 +118,9 @@ func (n networkShape) run(t *testing.T, rt *onnx.Runtime, r *rand.Rand) {
 	dir := n.write(t, r)
 	var rows [][]int32
 	for range 3 {
-		row := make([]int32, 1+r.IntN(n.positions))
+		row := make([]int32, 1+r.IntN(n.positions-1)) // of some the first position is for padding
 		for i := range row {
-			row[i] = r.Int32N(int32(n.vocab))
+			row[i] = 1 + r.Int32N(int32(n.vocab-1))
 		}
 		rows = append(rows, row)
 	}
@@ -111,7 +134,7 @@ func (n networkShape) run(t *testing.T, rt *onnx.Runtime, r *rand.Rand) {
 		if err != nil {
 			t.Fatal(what, err)
 		}
-		opts := onnx.Options{VocabSize: n.vocab, MaxTokens: n.positions, Dim: m.Dim}
+		opts := onnx.Options{VocabSize: n.vocab, MaxTokens: m.MaxTokens, Dim: m.Dim}
 		prepared := opts
 		prepared.Prepared = onnx.Prepared{Dir: filepath.Join(t.TempDir(), "prepared"), Source: what}
 		if err := rt.Prepack(t.Context(), onnx.File(p.Graph), "", prepared.Prepared); err != nil {
@@ -198,34 +221,25 @@ func foreignOf(t *testing.T, dir string) string {
 	return out
 }
 
-// write makes a folder of a BERT of this shape with random weights.
+// write makes a folder of this shape with random weights.
 func (n networkShape) write(t *testing.T, r *rand.Rand) string {
 	t.Helper()
 	dir := t.TempDir()
-	config, err := json.Marshal(map[string]any{
-		"model_type": "bert", "hidden_size": n.hidden, "num_attention_heads": n.heads, "intermediate_size": n.inner,
-		"num_hidden_layers": n.layers, "vocab_size": n.vocab, "max_position_embeddings": n.positions, "type_vocab_size": 2,
-	})
+	more := n.more
+	if more == "" {
+		more = `"model_type":"bert"`
+	}
+	config := fmt.Appendf(nil, `{"hidden_size":%d,"num_attention_heads":%d,"intermediate_size":%d,"num_hidden_layers":%d,"vocab_size":%d,
+		"max_position_embeddings":%d,%s}`, n.hidden, n.heads, n.inner, n.layers, n.vocab, n.positions, more)
+	put(t, dir, "config.json", config)
+	put(t, dir, "vocab.txt", []byte("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"))
+	wishes, err := model.Wishes(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, dir, "config.json", config)
-	put(t, dir, "vocab.txt", []byte("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"))
 	w := tensors{r: r}
-	h := n.hidden
-	w.add("embeddings.word_embeddings.weight", n.vocab, h)
-	w.add("embeddings.position_embeddings.weight", n.positions, h)
-	w.add("embeddings.token_type_embeddings.weight", 2, h)
-	w.pair("embeddings.LayerNorm", h)
-	for i := range n.layers {
-		p := fmt.Sprintf("encoder.layer.%d.", i)
-		for _, name := range []string{"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"} {
-			w.pair(p+name, h, h)
-		}
-		w.pair(p+"attention.output.LayerNorm", h)
-		w.pair(p+"intermediate.dense", n.inner, h)
-		w.pair(p+"output.dense", h, n.inner)
-		w.pair(p+"output.LayerNorm", h)
+	for _, wish := range wishes {
+		w.add(wish.Name, wish.Shape...)
 	}
 	put(t, dir, "model.safetensors", w.file(t))
 	return dir
@@ -245,12 +259,6 @@ type tensors struct {
 	data   []byte
 }
 
-// pair adds a weight of this shape and a bias as long as its first dimension.
-func (w *tensors) pair(name string, shape ...int) {
-	w.add(name+".weight", shape...)
-	w.add(name+".bias", shape[0])
-}
-
 func (w *tensors) add(name string, shape ...int) {
 	n, scale := 1, 1.0
 	for _, d := range shape {
@@ -258,6 +266,8 @@ func (w *tensors) add(name string, shape ...int) {
 	}
 	if len(shape) == 2 {
 		scale = 1 / math.Sqrt(float64(shape[1]))
+	} else {
+		scale = 0.3
 	}
 	from := len(w.data)
 	for range n {

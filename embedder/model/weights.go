@@ -41,6 +41,7 @@ func (n norm) there() bool   { return n.scale.Name != "" }
 // first error.
 type finder struct {
 	set    *checkpoint.Set
+	find   func(name string, shape []int) (checkpoint.Tensor, bool) // in the set; the shape is what it should be
 	net    network
 	names  names
 	prefix string
@@ -52,10 +53,26 @@ type finder struct {
 // is returned as unused: transformers ignores it silently, and it is most often a sign that
 // config.json belongs to another network.
 func findWeights(set *checkpoint.Set, n network) (w weights, unused []string, err error) {
-	f := &finder{set: set, net: n, names: familyOf(n.Type).names, used: make(map[string]bool)}
+	f := newFinder(set, n, familyOf(n.Type).names)
 	if f.prefix, err = findPrefix(set, f.names.words+".weight"); err != nil {
 		return w, nil, err
 	}
+	w = f.weights()
+	return w, f.unused(), f.err
+}
+
+func newFinder(set *checkpoint.Set, n network, names names) *finder {
+	f := &finder{set: set, net: n, names: names, used: make(map[string]bool)}
+	f.find = func(name string, _ []int) (checkpoint.Tensor, bool) {
+		t, ok := set.Tensors[name]
+		return t, ok
+	}
+	return f
+}
+
+// weights finds all that there should be.
+func (f *finder) weights() (w weights) {
+	n := f.net
 	w.words = f.tensor(f.names.words+".weight", n.Vocab, n.Embedding)
 	w.positions = f.table(f.names.positions, n.Positions, n.Embedding)
 	if n.TypeVocab > 0 {
@@ -68,7 +85,7 @@ func findWeights(set *checkpoint.Set, n network) (w weights, unused []string, er
 	w.norm = f.norm(f.names.norm, width)
 	// ALBERT has the projection also where nothing is to be changed.
 	if full := f.prefix + f.names.project + ".weight"; n.Embedding != n.Hidden || f.names.project != "" && f.has(full) {
-		w.project = f.linear(f.names.project, n.Hidden, n.Embedding, f.names.projectFirst)
+		w.project = f.linear(f.names.project, n.Hidden, n.Embedding, f.names.projectBias)
 	}
 	w.relative, w.relativeNorm = f.relative()
 	for i := 0; i < n.Layers && f.err == nil; i++ { // num_hidden_layers may claim anything
@@ -76,10 +93,10 @@ func findWeights(set *checkpoint.Set, n network) (w weights, unused []string, er
 		if n.Shared > 0 {
 			at = i / n.Shared
 		}
-		w.layers = append(w.layers, f.layer(at, i > 0 || f.names.firstIn))
+		w.layers = append(w.layers, f.layer(at))
 	}
 	w.final = f.norm(f.names.final, n.Hidden)
-	return w, f.unused(), f.err
+	return w
 }
 
 // findPrefix returns what stands before the names: nothing, "bert.", "roberta.", "0.auto_model." or
@@ -115,9 +132,9 @@ func (f *finder) relative() (t checkpoint.Tensor, n norm) {
 	return t, n
 }
 
-// layer finds the i-th layer's tensors.
-func (f *finder) layer(i int, in bool) layer {
-	n, bias := f.net, f.net.NoBias
+// layer finds the tensors of the i-th of the layers that have weights of their own.
+func (f *finder) layer(i int) layer {
+	n, has := f.net, f.net.Bias
 	p := f.names.layer
 	if strings.Contains(p, "%d") {
 		p = fmt.Sprintf(p, i)
@@ -131,30 +148,30 @@ func (f *finder) layer(i int, in bool) layer {
 	queries, keys := n.Heads*n.HeadDim, n.KeyHeads*n.HeadDim
 	l := layer{
 		name:         fmt.Sprintf("layer%d", i),
-		query:        f.linear(name(f.names.query), queries, n.Hidden, bias.Attention),
-		key:          f.linear(name(f.names.key), keys, n.Hidden, bias.Attention),
-		value:        f.linear(name(f.names.value), keys, n.Hidden, bias.Attention),
-		attention:    f.linear(name(f.names.attention), n.Hidden, queries, bias.Attention),
+		query:        f.linear(name(f.names.query), queries, n.Hidden, has.Attention),
+		key:          f.linear(name(f.names.key), keys, n.Hidden, has.Attention),
+		value:        f.linear(name(f.names.value), keys, n.Hidden, has.Attention),
+		attention:    f.linear(name(f.names.attention), n.Hidden, queries, has.Attention),
 		queryNorm:    f.norm(name(f.names.queryNorm), n.HeadDim),
 		keyNorm:      f.norm(name(f.names.keyNorm), n.HeadDim),
-		up:           f.linear(name(f.names.up), n.Intermediate, n.Hidden, bias.Up),
-		gate:         f.linear(name(f.names.gate), n.Intermediate, n.Hidden, bias.Up),
-		down:         f.linear(name(f.names.down), n.Hidden, n.Intermediate, bias.Down),
+		up:           f.linear(name(f.names.up), n.Intermediate, n.Hidden, has.Up),
+		gate:         f.linear(name(f.names.gate), n.Intermediate, n.Hidden, has.Up),
+		down:         f.linear(name(f.names.down), n.Hidden, n.Intermediate, has.Down),
 		attentionEnd: f.norm(name(f.names.attentionEnd), n.Hidden),
 		attentionSum: f.norm(name(f.names.attentionSum), n.Hidden),
 		feedIn:       f.norm(name(f.names.feedIn), n.Hidden),
 		feedEnd:      f.norm(name(f.names.feedEnd), n.Hidden),
 		feedSum:      f.norm(name(f.names.feedSum), n.Hidden),
 	}
-	if in {
+	if i > 0 || f.names.firstIn {
 		l.attentionIn = f.norm(name(f.names.attentionIn), n.Hidden)
 	}
 	if f.names.packed != "" {
-		all := f.linear(name(f.names.packed), queries+2*keys, n.Hidden, bias.Attention)
+		all := f.linear(name(f.names.packed), queries+2*keys, n.Hidden, has.Attention)
 		l.query, l.key, l.value = all.rows(0, queries), all.rows(queries, keys), all.rows(queries+keys, keys)
 	}
 	if f.names.upGate != "" {
-		both := f.linear(name(f.names.upGate), 2*n.Intermediate, n.Hidden, bias.Up)
+		both := f.linear(name(f.names.upGate), 2*n.Intermediate, n.Hidden, has.Up)
 		l.up, l.gate = both.rows(0, n.Intermediate), both.rows(n.Intermediate, n.Intermediate)
 		if n.GateFirst {
 			l.up, l.gate = l.gate, l.up
@@ -168,12 +185,12 @@ func (l linear) rows(from, count int) linear {
 	return linear{l.weight.Rows(from, count), l.bias.Rows(from, count)}
 }
 
-func (f *finder) linear(name string, out, in int, noBias bool) (l linear) {
+func (f *finder) linear(name string, out, in int, b bias) (l linear) {
 	if name == "" {
 		return l
 	}
 	l.weight = f.tensor(name+".weight", out, in)
-	if !noBias {
+	if b == biased {
 		l.bias = f.tensor(name+".bias", out)
 	}
 	return l
@@ -197,7 +214,7 @@ func (f *finder) norm(name string, width int) (n norm) {
 		scale, shift = ".gamma", ".beta"
 	}
 	n.scale = f.tensor(name+scale, width)
-	if !f.net.NoBias.Norm {
+	if f.net.Bias.Norm == biased {
 		n.shift = f.tensor(name+shift, width)
 	}
 	return n
@@ -206,7 +223,7 @@ func (f *finder) norm(name string, width int) (n norm) {
 // tensor looks up one tensor and checks its shape and number format.
 func (f *finder) tensor(name string, shape ...int) checkpoint.Tensor {
 	name = f.prefix + name
-	t, ok := f.set.Tensors[name]
+	t, ok := f.find(name, shape)
 	f.used[name] = true
 	switch {
 	case f.err != nil:

@@ -78,18 +78,14 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 		return err
 	}
 	start := time.Now()
-	path := graphPath
-	if s.opts.Prepared.Dir != "" {
-		if err := s.rt.Verify(s.opts.Prepared); err != nil && graphPath == "" {
-			return err
-		} else if err != nil {
-			s.rt.log.Warn("prepared graph not used", "err", err)
-		} else {
-			path, s.prepared = s.opts.Prepared.graph(), true
-			// The file is already optimised, and doing it again costs most of the load.
-			if err := so.SetGraphOptimizationLevel(ort.GraphOptimizationLevelDisableAll); err != nil {
-				return fmt.Errorf("setting session options: %w", err)
-			}
+	path, err := s.choose(graphPath)
+	if err != nil {
+		return err
+	}
+	if s.prepared {
+		// The file is already optimised, and doing it again costs most of the load.
+		if err := so.SetGraphOptimizationLevel(ort.GraphOptimizationLevelDisableAll); err != nil {
+			return fmt.Errorf("setting session options: %w", err)
 		}
 	}
 	s.native, err = s.rt.create(ctx, path, s.names, so)
@@ -98,6 +94,23 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 	}
 	s.rt.log.Info("session opened", "graph", path, "prepared", s.prepared, "dim", s.opts.Dim, "threads", s.opts.Threads, "device", s.opts.Device.String(), "dur", time.Since(start))
 	return nil
+}
+
+// choose returns the graph to load, the prepared one where that is named and matches.
+func (s *Session) choose(graphPath string) (string, error) {
+	if s.opts.Prepared.Dir == "" {
+		return graphPath, nil
+	}
+	err := s.rt.Verify(s.opts.Prepared)
+	switch {
+	case err == nil:
+		s.prepared = true
+		return s.opts.Prepared.graph(), nil
+	case graphPath == "":
+		return "", err
+	}
+	s.rt.log.Warn("prepared graph not used", "err", err)
+	return graphPath, nil
 }
 
 // Dim is the vectors' dimension.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -205,7 +206,7 @@ func say(v any) string {
 	case nil, bool, int64, float64:
 		return fmt.Sprint(v)
 	}
-	return fmt.Sprintf("a %.60s", strings.TrimLeft(fmt.Sprintf("%T", v), "*checkpoint."))
+	return fmt.Sprintf("a %.60s", strings.TrimPrefix(fmt.Sprintf("%T", v), "*checkpoint."))
 }
 
 // newView reads (storage, offset, shape, strides, ...); the rest is about training.
@@ -413,8 +414,8 @@ func (u *unpickler) popN(n int) ([]any, error) {
 
 // popMark takes the values above the last mark, and the mark.
 func (u *unpickler) popMark() ([]any, error) {
-	for at := len(u.stack) - 1; at >= 0; at-- {
-		if _, ok := u.stack[at].(markValue); ok {
+	for at, v := range slices.Backward(u.stack) {
+		if _, ok := v.(markValue); ok {
 			v := u.stack[at+1:]
 			u.stack = u.stack[:at]
 			return v, nil

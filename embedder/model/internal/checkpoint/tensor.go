@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 // A DType is a tensor's number format, in the words of safetensors.
@@ -106,9 +107,9 @@ func (t Tensor) gather(dst []float32, r io.ReaderAt, from int, convert func([]fl
 	first, last := int64(math.MaxInt64), int64(0)
 	for i := range places {
 		rest := from + i
-		for d := len(t.Shape) - 1; d >= 0; d-- {
-			places[i] += int64(rest%t.Shape[d]) * int64(t.stride[d])
-			rest /= t.Shape[d]
+		for d, n := range slices.Backward(t.Shape) {
+			places[i] += int64(rest%n) * int64(t.stride[d])
+			rest /= n
 		}
 		first, last = min(first, places[i]), max(last, places[i])
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -99,9 +100,12 @@ func readArchive(r io.ReaderAt, size int64) (any, map[string]span, error) {
 	return root, places, nil
 }
 
-// newStorage makes a storage of its persistent id: ("storage", type, key, device, elements) and, in the old form, a
+// newStorage is storageOf for a pickle.
+func newStorage(id any) (any, error) { return storageOf(id) }
+
+// storageOf makes a storage of its persistent id: ("storage", type, key, device, elements) and, in the old form, a
 // view of another storage, which nothing writes any more.
-func newStorage(id any) (any, error) {
+func storageOf(id any) (*storage, error) {
 	args, ok := id.(*list)
 	if !ok || len(args.items) < 5 || len(args.items) > 6 || args.items[0] != "storage" {
 		return nil, errors.New("the pickle names something outside of it that is no storage")
@@ -132,11 +136,10 @@ func readLegacy(r io.ReaderAt, size int64) (any, map[string]span, error) {
 	for i := range values {
 		var err error
 		values[i], err = unpickle(b, func(id any) (any, error) {
-			v, err := newStorage(id)
+			s, err := storageOf(id)
 			if err != nil {
 				return nil, err
 			}
-			s := v.(*storage)
 			if known := found[s.key]; known != nil && *known != *s {
 				return nil, fmt.Errorf("storage %.100q is named with two sizes", s.key)
 			}
@@ -230,8 +233,8 @@ func (v *view) tensor(place span) (Tensor, error) {
 	}
 	t := Tensor{DType: v.of.dtype, Shape: v.shape, Size: width}
 	last, dense := v.offset, true
-	for i := len(v.shape) - 1; i >= 0; i-- {
-		d, step := int64(v.shape[i]), int64(v.stride[i])
+	for i, dim := range slices.Backward(v.shape) {
+		d, step := int64(dim), int64(v.stride[i])
 		if d > 0 && (t.Size > math.MaxInt64/2/d || step > 0 && d-1 > (math.MaxInt64/2-last)/step) {
 			return Tensor{}, fmt.Errorf("it has the impossible shape %v", v.shape)
 		}
