@@ -25,12 +25,11 @@ type addedSet struct {
 	first  [256]bool // bytes that a token starts with
 	only   int       // that byte if there is but one, else -1
 
-	longest int  // bytes of the longest token
-	plain   bool // no token asks what is around it
+	longest int // bytes of the longest token
 }
 
 func newAddedSet(tokens []addedToken) (addedSet, error) {
-	a := addedSet{tokens: tokens, only: -1, plain: true}
+	a := addedSet{tokens: tokens, only: -1}
 	seen := map[string]int32{}
 	names := make([]piece, len(tokens))
 	for i, t := range tokens {
@@ -44,7 +43,6 @@ func newAddedSet(tokens []addedToken) (addedSet, error) {
 		a.first[t.content[0]] = true
 		names[i] = piece{token: t.content, id: int32(i)}
 		a.longest = max(a.longest, len(t.content))
-		a.plain = a.plain && !t.lstrip && !t.rstrip && !t.singleWord
 	}
 	a.names = newTrie(names)
 	if len(tokens) > 0 {

@@ -77,9 +77,10 @@ type part struct {
 const gone = -1
 
 // tokens implements wordModel.
-func (m *bpe) tokens(r *run, w string, open bool) {
+func (m *bpe) tokens(r *run, c chunk) {
+	w := c.text
 	switch {
-	case open && (m.whole || m.bytes != nil || m.inside+m.suffix != ""):
+	case c.open && (m.whole || m.bytes != nil || m.inside+m.suffix != ""):
 		r.short = true
 	case m.whole && m.lookUp(r, w):
 	case m.bytes != nil:
@@ -90,9 +91,8 @@ func (m *bpe) tokens(r *run, w string, open bool) {
 		m.flush(r)
 	case m.inside+m.suffix != "":
 		m.affixed(r, w)
-		m.flush(r)
 	default:
-		m.chars(r, w, open)
+		m.chars(r, c)
 	}
 }
 
@@ -117,12 +117,11 @@ func (m *bpe) lookUp(r *run, w string) bool {
 
 // chars merges the characters of w. Where no merge joins two neighbours, what lies before is finished: a
 // vocabulary that marks spaces itself gets all of a text as one word, of which a limit needs the beginning.
-func (m *bpe) chars(r *run, w string, open bool) {
-	r.parts = r.parts[:0]
-	waiting := false // an unknown token has to be added
+func (m *bpe) chars(r *run, w chunk) {
+	r.parts, r.waiting = r.parts[:0], false
 	before := rune(-1)
-	for i, c := range w {
-		id, ok := m.pieces.lookup(w[i : i+utf8.RuneLen(c)])
+	for i, c := range w.text {
+		id, ok := m.pieces.lookup(w.text[i : i+utf8.RuneLen(c)])
 		if ok && before >= 0 && !m.joins.has(before, c) {
 			if m.flush(r); r.full() && !r.finish {
 				return
@@ -132,34 +131,31 @@ func (m *bpe) chars(r *run, w string, open bool) {
 		if ok {
 			before = c
 		}
-		waiting = m.add(r, id, w[i:i+utf8.RuneLen(c)], waiting)
+		m.add(r, id, w.text[i:i+utf8.RuneLen(c)])
 	}
-	if open {
+	if w.open {
 		r.short = true
 		return
 	}
-	m.end(r, waiting)
+	m.end(r)
 }
 
-// add appends the part of one character, whose id is none if it isn't known, and returns whether an unknown
-// token waits for what follows. Bytes don't end the waiting: so Hugging Face has them overtake it.
-func (m *bpe) add(r *run, id int32, text string, waiting bool) bool {
+// add appends the part of one character, whose id is none if it isn't known. An unknown token waits for what
+// follows, and bytes don't end the waiting: so Hugging Face has them overtake it.
+func (m *bpe) add(r *run, id int32, text string) {
 	switch {
 	case id >= 0:
-		if waiting {
+		if r.waiting {
 			r.parts = append(r.parts, part{id: m.unknown})
 		}
-		r.parts = append(r.parts, part{id: id})
-		return false
+		r.parts, r.waiting = append(r.parts, part{id: id}), false
 	case m.fallback != nil && m.addBytes(r, text):
-		return waiting
-	case m.unknown == none:
-		return waiting
+	case m.unknown != none:
+		if r.waiting && !m.fuse {
+			r.parts = append(r.parts, part{id: m.unknown})
+		}
+		r.waiting = true
 	}
-	if waiting && !m.fuse {
-		r.parts = append(r.parts, part{id: m.unknown})
-	}
-	return true
 }
 
 // addBytes appends a part for each byte, if all have one.
@@ -177,8 +173,7 @@ func (m *bpe) addBytes(r *run, text string) bool {
 
 // affixed is chars for a vocabulary that tells where in a word a character stands.
 func (m *bpe) affixed(r *run, w string) {
-	r.parts = r.parts[:0]
-	waiting := false
+	r.parts, r.waiting = r.parts[:0], false
 	for i, c := range w {
 		n := utf8.RuneLen(c)
 		r.word = r.word[:0]
@@ -190,15 +185,14 @@ func (m *bpe) affixed(r *run, w string) {
 			r.word = append(r.word, m.suffix...)
 		}
 		id, _ := m.pieces.lookup(view(r.word))
-		waiting = m.add(r, id, view(r.word), waiting)
+		m.add(r, id, view(r.word))
 	}
-	if waiting {
-		r.parts = append(r.parts, part{id: m.unknown})
-	}
+	m.end(r)
 }
 
-func (m *bpe) end(r *run, waiting bool) {
-	if waiting {
+// end merges what is there, with the unknown token that waits.
+func (m *bpe) end(r *run) {
+	if r.waiting {
 		r.parts = append(r.parts, part{id: m.unknown})
 	}
 	m.flush(r)

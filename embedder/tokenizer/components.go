@@ -12,6 +12,7 @@ type components struct {
 	splitters []splitter
 	kinds     []string // of the pre-tokenisers, which may be several splitters each
 	bytes     bool     // the pieces are bytes: the last pre-tokeniser is ByteLevel
+	late      bool     // added tokens are sought in normalised text
 	buffered  bool     // one of the splitters writes to r.marked
 }
 
@@ -92,8 +93,7 @@ func (c *components) isBERT() (o bertOptions, ok bool) {
 }
 
 // sentencePiece returns the pipeline of XLM-R in one of its layouts, or nil if the components are others.
-// late says that tokens are sought in normalised text.
-func (c *components) sentencePiece(late bool) *sentencePiece {
+func (c *components) sentencePiece() *sentencePiece {
 	p := &sentencePiece{}
 	steps := c.steps
 	if len(steps) > 0 {
@@ -113,7 +113,7 @@ func (c *components) sentencePiece(late bool) *sentencePiece {
 		}
 		p.collapse, steps = true, steps[1:]
 		// A mark instead of a space makes no difference to Metaspace, but to what looks before it.
-		if n.content != " " && (late || len(c.kinds) > 1) {
+		if n.content != " " && (c.late || len(c.kinds) > 1) {
 			return nil
 		}
 	}

@@ -10,11 +10,17 @@ type composed struct {
 	model     wordModel
 }
 
+// A chunk is a piece of text that is not empty. If it is open the text goes on behind it.
+type chunk struct {
+	text string
+	open bool
+}
+
 // A wordModel cuts a piece of text into pieces of the vocabulary.
 type wordModel interface {
-	// tokens appends the ids of w, which is not empty, to r. Where open is true the text goes on behind w:
-	// then only ids that nothing can change are appended, and r.short is set if those aren't enough.
-	tokens(r *run, w string, open bool)
+	// tokens appends the ids of w to r. Of an open one it appends only ids that nothing behind it can change,
+	// and sets r.short if those aren't enough.
+	tokens(r *run, w chunk)
 }
 
 // Of a section, as many bytes are normalised at first as the tokens asked for have in most texts. Most
@@ -30,9 +36,9 @@ func (p *composed) encode(r *run, s string) {
 	for {
 		n := p.chain.block(s, size)
 		text := p.chain.run(r, s[:n])
-		r.base, r.short = unsafe.StringData(text), text == "" && n < len(s)
+		r.short = text == "" && n < len(s)
 		if text != "" {
-			p.cut(r, 0, text, n < len(s))
+			p.begin(r, chunk{text, n < len(s)})
 		}
 		if !r.short {
 			return
@@ -53,33 +59,32 @@ func (p *composed) guess(r *run, size int) int {
 func (p *composed) normalize(r *run, s string) string { return p.chain.run(r, s) }
 
 func (p *composed) encodeNormalized(r *run, s string) {
-	r.base = unsafe.StringData(s)
-	p.cut(r, 0, s, false)
+	p.begin(r, chunk{text: s})
 }
 
-// encodeOpen is encodeNormalized for a text that goes on.
-func (p *composed) encodeOpen(r *run, s string) {
-	r.base = unsafe.StringData(s)
-	p.cut(r, 0, s, true)
+// begin encodes normalised text.
+func (p *composed) begin(r *run, c chunk) {
+	r.base = unsafe.StringData(c.text)
+	p.cut(r, 0, c)
 }
 
-// cut hands s, which is not empty, to the splitter of the given level, or to the model behind the last.
-func (p *composed) cut(r *run, level int, s string, open bool) {
+// cut hands c to the splitter of the given level, or to the model behind the last.
+func (p *composed) cut(r *run, level int, c chunk) {
 	if level == len(p.splitters) {
-		p.model.tokens(r, s, open)
+		p.model.tokens(r, c)
 		return
 	}
-	p.splitters[level].split(p, r, level, s, open)
+	p.splitters[level].split(p, r, level, c)
 }
 
-// piece hands a stretch of s on to the next level and reports whether any more are wanted.
-func (p *composed) piece(r *run, level int, s string, part stretch, open bool) bool {
-	open = open && part.open
+// piece hands a stretch of c on to the next level and reports whether any more are wanted.
+func (p *composed) piece(r *run, level int, c chunk, part stretch) bool {
+	open := c.open && part.open
 	if open && !p.splitters[level].sure() {
 		r.short = true
 		return false
 	}
-	p.cut(r, level+1, s[part.start:part.end], open)
+	p.cut(r, level+1, chunk{c.text[part.start:part.end], open})
 	return !open && !r.short && !r.full()
 }
 

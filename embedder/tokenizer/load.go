@@ -119,7 +119,7 @@ func (d *definition) parseModel(model, normal, pre json.RawMessage) error {
 	case !ok:
 		return fmt.Errorf("model type %q is not supported", kind)
 	}
-	c := &components{}
+	c := &components{late: d.hasLate()}
 	if d.lower {
 		c.steps = []normalizer{lowercase{}}
 	}

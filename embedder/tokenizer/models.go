@@ -63,9 +63,9 @@ func (d *definition) useWordPiece(pieces []piece, s wordPieceSettings, c *compon
 
 // parseUnigram reads a Unigram model.
 func (d *definition) parseUnigram(o *object, c *components) error {
-	unknown := int32(none)
-	o.require("unk_id", &unknown)
-	fallback := o.flag("byte_fallback", false)
+	s := unigramSettings{unknown: none}
+	o.require("unk_id", &s.unknown)
+	s.fallback = o.flag("byte_fallback", false)
 	vocab := o.raw("vocab")
 	if c.bytes {
 		o.refuse(" \"Unigram\" is not supported with pre_tokenizer \"ByteLevel\"")
@@ -77,11 +77,18 @@ func (d *definition) parseUnigram(o *object, c *components) error {
 	if err != nil {
 		return err
 	}
-	return d.useUnigram(pieces, unknown, fallback, c)
+	return d.useUnigram(pieces, s, c)
+}
+
+// unigramSettings are what a Unigram model has besides its vocabulary.
+type unigramSettings struct {
+	unknown  int32
+	fallback bool // unknown characters become their bytes
 }
 
 // useUnigram takes pieces in the order of their ids.
-func (d *definition) useUnigram(pieces []piece, unknown int32, fallback bool, c *components) (err error) {
+func (d *definition) useUnigram(pieces []piece, s unigramSettings, c *components) (err error) {
+	unknown := s.unknown
 	if unknown < 0 || int(unknown) >= len(pieces) {
 		return fmt.Errorf("model: unk_id %d is not an id of the vocabulary (0 to %d)", unknown, len(pieces)-1)
 	}
@@ -97,13 +104,13 @@ func (d *definition) useUnigram(pieces []piece, unknown int32, fallback bool, c 
 	}
 	t := newTrie(d.vocab)
 	m := unigram{pieces: t, scores: scores, unknown: unknown, unknownScore: worst - unknownPenalty}
-	if fallback {
-		if m.fallback, err = wholeFallback(t); err != nil {
+	if s.fallback {
+		if err := m.fallBack(); err != nil {
 			return err
 		}
 	}
 	d.lookup = t.lookup
-	if p := c.sentencePiece(d.hasLate()); p != nil {
+	if p := c.sentencePiece(); p != nil {
 		p.model = m
 		d.pipe = p
 	} else {
@@ -130,18 +137,19 @@ func byteFallback(t trie) *[256]int32 {
 	return &ids
 }
 
-// wholeFallback is byteFallback for a model in which all bytes have a piece. Without any there is none to
-// fall back to, as in Hugging Face; with some, what becomes of a character hangs on its neighbours.
-func wholeFallback(t trie) (*[256]int32, error) {
-	ids := byteFallback(t)
+// fallBack finds the pieces of bytes. Without any there is none to fall back to, as in Hugging Face; with some,
+// what becomes of a character hangs on its neighbours, which is refused.
+func (m *unigram) fallBack() error {
+	ids := byteFallback(m.pieces)
 	missing := slices.Index(ids[:], none)
 	if missing < 0 {
-		return ids, nil
+		m.fallback = ids
+		return nil
 	}
 	if slices.ContainsFunc(ids[:], func(id int32) bool { return id != none }) {
-		return nil, fmt.Errorf("model: \"byte_fallback\" is not supported without the piece \"<0x%02X>\"", missing)
+		return fmt.Errorf("model: \"byte_fallback\" is not supported without the piece \"<0x%02X>\"", missing)
 	}
-	return nil, nil
+	return nil
 }
 
 // parseBPE reads a BPE model, of bytes (GPT-2 and what came after it) or of characters (Gemma, Llama 2).
@@ -173,7 +181,10 @@ func (d *definition) parseBPE(o *object, c *components) error {
 	if c.bytes {
 		err = m.alphabet()
 	} else {
-		err = m.unknowns(unknown, fallback)
+		if fallback {
+			m.fallback = byteFallback(m.pieces)
+		}
+		err = m.unknowns(unknown)
 	}
 	if err != nil {
 		return err
@@ -199,10 +210,7 @@ func (m *bpe) alphabet() error {
 }
 
 // unknowns finds what stands for characters that aren't in the vocabulary.
-func (m *bpe) unknowns(token string, fallback bool) error {
-	if fallback {
-		m.fallback = byteFallback(m.pieces)
-	}
+func (m *bpe) unknowns(token string) error {
 	if token == "" {
 		return nil
 	}

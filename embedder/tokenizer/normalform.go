@@ -28,11 +28,11 @@ type orderRange struct {
 // composes with it. What is behind it may. Most characters of everyday texts are found out here.
 func (f normalForm) stable(c rune) bool {
 	switch {
-	case c < 0xa0, 0x4e00 <= c && c <= 0x9fff:
+	case c < 0xa0, 0x4e00 <= c && c <= 0x9fff, 0x3001 <= c && c <= 0x3029:
 		return true
 	case c < 0x300:
 		return f.composed && !f.compatible
-	case hangulBase <= c && c <= hangulLast:
+	case hangulBase <= c && c <= hangulLast, 0x3041 <= c && c <= 0x3096, 0x30a1 <= c && c <= 0x30fa: // kana with their marks
 		return f.composed
 	}
 	return false

@@ -87,7 +87,7 @@ func (n strip) apply(r *run, dst []byte, s string) []byte {
 // prepend puts something before a section.
 type prepend string
 
-func (n prepend) apply(r *run, dst []byte, s string) []byte {
+func (n prepend) apply(_ *run, dst []byte, s string) []byte {
 	if s != "" {
 		dst = append(dst, n...)
 	}

@@ -23,8 +23,10 @@ func (d *definition) parsePost(where string, raw json.RawMessage) error {
 	switch kind {
 	case "TemplateProcessing":
 		d.parseTemplate(o)
-	case "BertProcessing", "RobertaProcessing":
-		d.parseClsSep(o, kind == "BertProcessing")
+	case "BertProcessing":
+		d.parseClsSep(o, bertTemplates)
+	case "RobertaProcessing":
+		d.parseClsSep(o, robertaTemplates)
 	case "ByteLevel":
 		o.ignore("add_prefix_space", "trim_offsets", "use_regex") // offsets only
 	case "Sequence":
@@ -52,22 +54,26 @@ func (d *definition) surround(o *object, single, pair []templatePart) {
 	d.single, d.pair = single, pair
 }
 
-// parseClsSep reads the two processors that are named after a model. RoBERTa's puts two separators between
-// texts, and knows no types.
-func (d *definition) parseClsSep(o *object, bert bool) {
+// templates make what goes around one text, and around two.
+type templates func(cls, sep namedID) (single, pair []templatePart)
+
+// parseClsSep reads the two processors that are named after a model.
+func (d *definition) parseClsSep(o *object, with templates) {
 	o.ignore("add_prefix_space", "trim_offsets") // offsets only
 	cls, sep := pairField(o, "cls"), pairField(o, "sep")
-	single, pair := clsSep(cls, sep, bert)
+	single, pair := with(cls, sep)
 	d.surround(o, single, pair)
 }
 
-func clsSep(cls, sep namedID, bert bool) (single, pair []templatePart) {
-	special := func(typ int32, token namedID) templatePart { return templatePart{tokens: []namedID{token}, typ: typ} }
-	single = []templatePart{special(0, cls), {text: 1}, special(0, sep)}
-	if bert {
-		return single, append(single[:3:3], templatePart{text: 2, typ: 1}, special(1, sep))
-	}
-	return single, append(single[:3:3], special(0, sep), templatePart{text: 2}, special(0, sep))
+func bertTemplates(cls, sep namedID) (single, pair []templatePart) {
+	single = []templatePart{{tokens: []namedID{cls}}, {text: 1}, {tokens: []namedID{sep}}}
+	return single, append(single[:3:3], templatePart{text: 2, typ: 1}, templatePart{tokens: []namedID{sep}, typ: 1})
+}
+
+// robertaTemplates put two separators between texts and know no types.
+func robertaTemplates(cls, sep namedID) (single, pair []templatePart) {
+	around := []templatePart{{tokens: []namedID{cls}}, {text: 1}, {tokens: []namedID{sep}}}
+	return around, append(around[:3:3], templatePart{tokens: []namedID{sep}}, templatePart{text: 2}, templatePart{tokens: []namedID{sep}})
 }
 
 // pairField reads ["token", id].

@@ -66,9 +66,10 @@ func (b *reBuilder) build() bool {
 	// The start of a text is another state with the same list: only there \A holds.
 	b.first = int32(len(b.lists))
 	b.lists = append(b.lists, []int32{b.program.start})
-	for s := 0; s < len(b.lists); s++ {
+	for len(b.moves) < len(b.lists)*b.stride { // lists grow
+		s := int32(len(b.moves) / b.stride)
 		for class := range b.stride {
-			b.moves = append(b.moves, b.move(b.lists[s], class, int32(s) == b.first))
+			b.moves = append(b.moves, b.move(s, class))
 		}
 		if len(b.lists) > maxStates {
 			return false
@@ -94,13 +95,13 @@ func (b *reBuilder) state(list []int32) int32 {
 	return n
 }
 
-// move follows every instruction of a list before a character of the given class.
-func (b *reBuilder) move(list []int32, class int, start bool) move {
+// move follows every instruction of a state before a character of the given class.
+func (b *reBuilder) move(state int32, class int) move {
 	clear(b.seen)
 	var next []int32
 	match := false
-	for _, pc := range list {
-		if b.follow(pc, class, start, &next) {
+	for _, pc := range b.lists[state] {
+		if b.follow(pc, class, state == b.first, &next) {
 			match = true // what is less preferred than a match doesn't count any more
 			break
 		}

@@ -46,7 +46,9 @@ func (p *reParser) escaped() (set runeSet, class bool, err error) {
 		}
 		return set, true, err
 	case 'p', 'P':
-		set, err = p.property(c == 'P')
+		if set, err = p.property(); c == 'P' {
+			set = set.complement()
+		}
 		return set, true, err
 	case 'n':
 		return runesOf('\n'), false, nil
@@ -70,15 +72,13 @@ func (p *reParser) escaped() (set runeSet, class bool, err error) {
 }
 
 // property reads {name} or {^name}.
-func (p *reParser) property(negated bool) (runeSet, error) {
+func (p *reParser) property() (runeSet, error) {
 	name, rest, ok := strings.Cut(strings.TrimPrefix(p.rest, "{"), "}")
 	if !ok || !strings.HasPrefix(p.rest, "{") {
 		return nil, errors.New("\\p without a property in braces is not supported")
 	}
 	p.rest = rest
-	if inner, caret := strings.CutPrefix(name, "^"); caret {
-		name, negated = inner, !negated
-	}
+	name, negated := strings.CutPrefix(name, "^")
 	set, err := namedSet(name)
 	if negated {
 		set = set.complement()

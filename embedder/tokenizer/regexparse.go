@@ -259,19 +259,19 @@ func (p *reParser) group() (n *reNode, err error) {
 		return nil, errors.New("a ) is missing")
 	}
 	if look {
-		return lookNode(n, negated)
+		n, err = lookNode(n)
 	}
-	return n, nil
+	if err == nil && negated {
+		n.set, n.end = n.set.complement(), !n.end
+	}
+	return n, err
 }
 
 // lookNode makes a look-ahead, which may see one character.
-func lookNode(n *reNode, negated bool) (*reNode, error) {
+func lookNode(n *reNode) (*reNode, error) {
 	set, end, ok := n.oneChar()
 	if !ok {
 		return nil, errors.New("looking further ahead than one character is not supported")
-	}
-	if negated {
-		set, end = set.complement(), !end
 	}
 	return &reNode{kind: reLook, set: set, end: end}, nil
 }

@@ -111,38 +111,50 @@ func (p *reProgram) addAlt(sub []*reNode, next int32) (at int32, ok bool) {
 
 // addRepeat writes the required repetitions out, and behind them a loop, or the optional ones.
 func (p *reProgram) addRepeat(n *reNode, next int32) (at int32, ok bool) {
-	at = next
+	at, ok = next, true
 	if n.most == unbounded {
-		if at, ok = p.emit(reInst{op: opAlt}); !ok {
-			return at, false
-		}
-		body, ok := p.add(n.sub[0], at)
-		if !ok {
-			return at, false
-		}
-		p.prefer(at, body, next, n.lazy)
+		at, ok = p.addLoop(n, next)
 	} else {
 		for range n.most - n.least {
-			body, ok := p.add(n.sub[0], at)
-			if !ok {
-				return at, false
+			if ok {
+				at, ok = p.addOptional(n, at, next)
 			}
-			if at, ok = p.emit(reInst{op: opAlt}); !ok {
-				return at, false
-			}
-			p.prefer(at, body, next, n.lazy)
 		}
 	}
 	for range n.least {
-		if at, ok = p.add(n.sub[0], at); !ok {
-			return at, false
+		if ok {
+			at, ok = p.add(n.sub[0], at)
 		}
 	}
-	return at, true
+	return at, ok
 }
 
-func (p *reProgram) prefer(at, body, exit int32, lazy bool) {
-	if lazy {
+func (p *reProgram) addLoop(n *reNode, exit int32) (at int32, ok bool) {
+	if at, ok = p.emit(reInst{op: opAlt}); !ok {
+		return at, false
+	}
+	body, ok := p.add(n.sub[0], at)
+	if ok {
+		p.prefer(n, at, body, exit)
+	}
+	return at, ok
+}
+
+// addOptional writes a repetition that goes on at next, or doesn't take place.
+func (p *reProgram) addOptional(n *reNode, next, exit int32) (at int32, ok bool) {
+	body, ok := p.add(n.sub[0], next)
+	if !ok {
+		return body, false
+	}
+	if at, ok = p.emit(reInst{op: opAlt}); ok {
+		p.prefer(n, at, body, exit)
+	}
+	return at, ok
+}
+
+// prefer makes the alternative at at one between once more and no more.
+func (p *reProgram) prefer(n *reNode, at, body, exit int32) {
+	if n.lazy {
 		body, exit = exit, body
 	}
 	p.code[at].next, p.code[at].other = body, exit

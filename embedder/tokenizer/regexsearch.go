@@ -19,10 +19,10 @@ func (re *regex) search(r *run, s string, at int) (start, end int) {
 	clear(r.visits[:len(p.code)])
 	start, end = -1, -1
 	for i := at; ; {
-		c, n, class := rune(0), 0, re.stride-1
+		n, class := 0, re.stride-1
 		if i < len(s) {
-			c, n = utf8.DecodeRuneInString(s[i:])
-			class = p.classes.class(c)
+			c, size := utf8.DecodeRuneInString(s[i:])
+			n, class = size, p.classes.class(c)
 		}
 		if start < 0 {
 			now = append(now, thread{p.start, i})

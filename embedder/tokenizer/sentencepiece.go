@@ -68,7 +68,7 @@ func fromSentencePiece(data []byte, s *settings) (*Tokenizer, error) {
 		d.added = append(d.added, addedToken{id: int32(i), content: token})
 	}
 	d.added = append(d.added, addedToken{id: mask, content: "<mask>", lstrip: true})
-	if err := d.useUnigram(pieces, 3, false, c); err != nil {
+	if err := d.useUnigram(pieces, unigramSettings{unknown: 3}, c); err != nil {
 		return nil, err
 	}
 	for _, token := range s.extra {
@@ -78,7 +78,7 @@ func fromSentencePiece(data []byte, s *settings) (*Tokenizer, error) {
 		}
 		d.added = append(d.added, addedToken{id: id, content: token})
 	}
-	d.around("<s>", "</s>", false)
+	d.around("<s>", "</s>", robertaTemplates)
 	return d.build()
 }
 

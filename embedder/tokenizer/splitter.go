@@ -7,9 +7,9 @@ import (
 
 // A splitter is one step of a pre-tokeniser: it cuts a piece into pieces and hands each on with p.piece.
 type splitter interface {
-	// split cuts s, the piece that reached the given level. Where open is true the text goes on behind s;
-	// then pieces that it may change are handed on as open ones.
-	split(p *composed, r *run, level int, s string, open bool)
+	// split cuts c, the piece that reached the given level. Pieces of an open one that what comes may change
+	// are handed on as open ones.
+	split(p *composed, r *run, level int, c chunk)
 	// sure reports whether what it does to an open piece's beginning doesn't depend on what follows.
 	sure() bool
 }
@@ -72,8 +72,8 @@ func (w *stretches) next(r *run) (s stretch, ok bool) {
 	return s, true
 }
 
-func (c *cutter) split(p *composed, r *run, level int, s string, open bool) {
-	w := stretches{cutter: c, text: s}
+func (c *cutter) split(p *composed, r *run, level int, s chunk) {
+	w := stretches{cutter: c, text: s.text}
 	var held stretch // a piece that the next stretch may belong to
 	have, before := false, false
 	for {
@@ -87,7 +87,7 @@ func (c *cutter) split(p *composed, r *run, level int, s string, open bool) {
 			before = next.match
 			continue
 		}
-		if have && !p.piece(r, level, s, held, open) {
+		if have && !p.piece(r, level, s, held) {
 			return
 		}
 		held, have, before = next, true, next.match
@@ -96,11 +96,11 @@ func (c *cutter) split(p *composed, r *run, level int, s string, open bool) {
 		}
 	}
 	if !have {
-		r.short = r.short || open
+		r.short = r.short || s.open
 		return
 	}
 	held.open = true
-	p.piece(r, level, s, held, open)
+	p.piece(r, level, s, held)
 }
 
 // sure reports whether a piece that reaches the end of a text which goes on begins where it does whatever
@@ -181,8 +181,8 @@ type marker struct {
 	splitter *cutter // nil: no splitting
 }
 
-func (m *marker) split(p *composed, r *run, level int, s string, open bool) {
-	w := r.marked[:0]
+func (m *marker) split(p *composed, r *run, level int, c chunk) {
+	w, s := r.marked[:0], c.text
 	if !strings.HasPrefix(s, " ") && !strings.HasPrefix(s, m.mark) && !m.never && (!m.first || p.atStart(r, s)) {
 		w = append(w, m.mark...)
 	}
@@ -198,10 +198,10 @@ func (m *marker) split(p *composed, r *run, level int, s string, open bool) {
 	r.marked = w
 	marked := view(w)
 	if m.splitter == nil {
-		p.piece(r, level, marked, stretch{0, len(marked), false, true}, open)
+		p.piece(r, level, chunk{marked, c.open}, stretch{0, len(marked), false, true})
 		return
 	}
-	m.splitter.split(p, r, level, marked, open)
+	m.splitter.split(p, r, level, chunk{marked, c.open})
 }
 
 func (m *marker) sure() bool { return true }
@@ -209,12 +209,12 @@ func (m *marker) sure() bool { return true }
 // spacer is ByteLevel's add_prefix_space.
 type spacer struct{}
 
-func (spacer) split(p *composed, r *run, level int, s string, open bool) {
-	if s[0] != ' ' {
-		r.marked = append(append(r.marked[:0], ' '), s...)
-		s = view(r.marked)
+func (spacer) split(p *composed, r *run, level int, c chunk) {
+	if c.text[0] != ' ' {
+		r.marked = append(append(r.marked[:0], ' '), c.text...)
+		c.text = view(r.marked)
 	}
-	p.piece(r, level, s, stretch{0, len(s), false, true}, open)
+	p.piece(r, level, c, stretch{0, len(c.text), false, true})
 }
 
 func (spacer) sure() bool { return true }

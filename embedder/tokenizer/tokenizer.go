@@ -67,6 +67,7 @@ type run struct {
 	nodes   []node // unigram.go
 	path    []int32
 	parts   []part // bpe.go
+	waiting bool   // bpe.go: an unknown token has to be added
 	heap    mergeHeap
 
 	score   float64 // unigram.go: of the path up to the word's first byte
@@ -200,39 +201,39 @@ func (r *run) wants(added int32) bool {
 func maxOf(a, b int) int { return max(a, b) }
 
 // section encodes what lies between two early tokens. Where late tokens are sought, a composed pipeline
-// normalises as much as is needed; the others, and tokens that look at what is around them, want all of it.
+// normalises as much as is needed; the others want all of it.
 func (t *Tokenizer) section(r *run, text string) {
 	if t.late.empty() {
 		t.pipe.encode(r, text)
 		return
 	}
 	p, composed := t.pipe.(*composed)
-	if !composed || !t.late.plain {
-		t.lateSection(r, nil, text, false)
+	if !composed {
+		t.lateSection(r, nil, chunk{text: text})
 		return
 	}
 	mark, first := len(r.ids), r.first
 	for n := p.chain.block(text, p.guess(r, len(text))); ; n = p.chain.block(text, 4*n) {
-		if t.lateSection(r, p, text[:n], n < len(text)); !r.short {
+		if t.lateSection(r, p, chunk{text[:n], n < len(text)}); !r.short {
 			return
 		}
 		r.ids, r.first, r.added = r.ids[:mark], first, false
 	}
 }
 
-// lateSection encodes a section, or with open the beginning of one: then r.short is set if it isn't enough.
-func (t *Tokenizer) lateSection(r *run, p *composed, text string, open bool) {
+// lateSection encodes a section, or the beginning of one, an open chunk: r.short is set if that isn't enough.
+func (t *Tokenizer) lateSection(r *run, p *composed, c chunk) {
 	r.short = false
-	norm := t.pipe.normalize(r, text)
+	norm := t.pipe.normalize(r, c.text)
 	sure := len(norm)
-	if open { // what comes may be a token that begins before it
-		sure = runeStart(norm, max(0, sure-t.late.longest))
+	if c.open { // what comes may be a token that begins before it and swallows white space
+		sure = len(strings.TrimRightFunc(norm[:runeStart(norm, max(0, sure-t.late.longest))], isSpace))
 	}
 	for s := t.late.split(norm); s.next(); {
 		if s.done > sure && s.id < 0 {
 			r.first = r.first && s.start == 0
 			if s.start < sure && r.wants(none) {
-				p.encodeOpen(r, norm[s.start:sure])
+				p.begin(r, chunk{norm[s.start:sure], true})
 			}
 		}
 		if s.done > sure {
@@ -246,7 +247,7 @@ func (t *Tokenizer) lateSection(r *run, p *composed, text string, open bool) {
 			t.pipe.encodeNormalized(r, s.part)
 		}
 	}
-	r.short = open && !r.full()
+	r.short = c.open && !r.full()
 }
 
 // PadID returns the id that fills rows of unequal length. It is that of the padding token which

@@ -18,10 +18,10 @@ type unigram struct {
 }
 
 // tokens implements wordModel.
-func (m *unigram) tokens(r *run, w string, open bool) {
+func (m *unigram) tokens(r *run, w chunk) {
 	r.startWord()
-	r.word = append(r.word, w...)
-	if open {
+	r.word = append(r.word, w.text...)
+	if w.open {
 		m.cutSettled(r)
 		r.short = !r.full()
 		return

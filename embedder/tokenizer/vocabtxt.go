@@ -15,16 +15,16 @@ type vocabFamily struct {
 	classes []string          // tokenizer classes
 	models  []string          // model types whose class is one of them when no file names a class
 	special map[string]string // role to token, where no file says otherwise
-	roberta bool              // two separators between two texts, and no types
+	around  templates
 }
 
 var bertRoles = map[string]string{"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
 
 var vocabFamilies = [...]vocabFamily{
 	{[]string{"BertTokenizer", "ElectraTokenizer", "DistilBertTokenizer", "ConvBertTokenizer", "MobileBertTokenizer"},
-		[]string{"", "bert", "electra", "distilbert", "convbert", "mobilebert", "nomic_bert", "new"}, bertRoles, false},
+		[]string{"", "bert", "electra", "distilbert", "convbert", "mobilebert", "nomic_bert", "new"}, bertRoles, bertTemplates},
 	{[]string{"MPNetTokenizer"}, []string{"mpnet"},
-		map[string]string{"unk_token": "[UNK]", "sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"}, true},
+		map[string]string{"unk_token": "[UNK]", "sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"}, robertaTemplates},
 }
 
 // family tells what a folder's vocab.txt means, and refuses what it doesn't know.
@@ -91,17 +91,17 @@ func fromVocabTxt(data []byte, s *settings) (*Tokenizer, error) {
 		}
 		d.added = append(d.added, addedToken{id: id, content: token})
 	}
-	d.around(s.token("cls_token", f.special["cls_token"]), s.token("sep_token", f.special["sep_token"]), !f.roberta)
+	d.around(s.token("cls_token", f.special["cls_token"]), s.token("sep_token", f.special["sep_token"]), f.around)
 	return d.build()
 }
 
 // around puts two tokens of the vocabulary around texts.
-func (d *definition) around(cls, sep string, bert bool) {
+func (d *definition) around(cls, sep string, with templates) {
 	named := func(token string) namedID {
 		id, _ := d.vocab.id(token) // checked before
 		return namedID{token, id}
 	}
-	d.single, d.pair = clsSep(named(cls), named(sep), bert)
+	d.single, d.pair = with(named(cls), named(sep))
 }
 
 func (s *settings) token(role, otherwise string) string {

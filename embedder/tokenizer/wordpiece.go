@@ -36,10 +36,10 @@ func (m *wordPiece) word(ids []int32, w []byte) []int32 {
 }
 
 // tokens makes the model one of a composed pipeline.
-func (m *wordPiece) tokens(r *run, w string, open bool) {
-	if open {
+func (m *wordPiece) tokens(r *run, w chunk) {
+	if w.open {
 		r.short = true
 		return
 	}
-	r.ids = m.word(r.ids, unsafe.Slice(unsafe.StringData(w), len(w)))
+	r.ids = m.word(r.ids, unsafe.Slice(unsafe.StringData(w.text), len(w.text)))
 }
