@@ -10,7 +10,7 @@ import (
 // The checks are stricter than Hugging Face's, which warns and goes on: a wrong id doesn't show, it only
 // makes every vector a little worse.
 func (d *definition) build() (*Tokenizer, error) {
-	t := &Tokenizer{pipe: d.pipe, highest: d.vocab.highest(), warnings: d.warnings}
+	t := &Tokenizer{kind: d.kind, pipe: d.pipe, highest: d.vocab.highest(), warnings: d.warnings}
 	added, err := d.checkAdded()
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 // against itself and turned into a Tokenizer.
 type definition struct {
 	lower    bool // texts are lower-cased before anything else is done to them but finding special tokens
+	kind     string
 	vocab    vocabulary
 	pipe     pipeline
 	lookup   func(string) (int32, bool) // in the vocabulary alone
@@ -119,6 +120,7 @@ func (d *definition) parseModel(model, normal, pre json.RawMessage) error {
 	case !ok:
 		return fmt.Errorf("model type %q is not supported", kind)
 	}
+	d.kind = kind
 	c := &components{late: d.hasLate()}
 	if d.lower {
 		c.steps = []normalizer{lowercase{}}

@@ -12,6 +12,7 @@ import (
 // A Tokenizer holds one model's vocabulary and rules. It never changes after loading and is safe for
 // concurrent use.
 type Tokenizer struct {
+	kind           string   // of the model: WordPiece, Unigram or BPE
 	early, late    addedSet // added tokens sought in the raw text, and in the normalised one
 	pipe           pipeline
 	prefix, suffix []int32   // special tokens around a text
