@@ -22,18 +22,17 @@ func (w window) embedding(v vector.Vector) vector.Embedding {
 
 // An encoder makes rows from texts under one prompt.
 type encoder struct {
-	tok       Tokenizer
-	prompt    string
-	max       int // tokens of a row
-	lowercase bool
-	special   int // tokens of an empty text
-	bare      int // tokens of the prompt alone, special ones included
-	left      int // tokens of the prompt that are left out of the vector
+	tok     Tokenizer
+	prompt  string
+	max     int // tokens of a row
+	special int // tokens of an empty text
+	bare    int // tokens of the prompt alone, special ones included
+	left    int // tokens of the prompt that are left out of the vector
 }
 
 // newEncoder measures the prompt. It refuses one that leaves no room for a text.
 func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
-	enc := encoder{tok: tok, prompt: prompt, max: set.MaxTokens, lowercase: set.Lowercase}
+	enc := encoder{tok: tok, prompt: prompt, max: set.MaxTokens}
 	enc.special = enc.count("")
 	// A space at the prompt's end belongs to the text's first token where there is a text.
 	enc.bare = enc.count(strings.TrimRight(prompt, " "))
@@ -48,9 +47,6 @@ func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
 
 // tokens encodes text without the prompt, up to the row's limit.
 func (enc encoder) tokens(text string) ([]int32, bool) {
-	if enc.lowercase {
-		text = lower(text)
-	}
 	return enc.tok.Encode(nil, text, enc.max)
 }
 
@@ -89,12 +85,4 @@ func (enc encoder) leftOut() int {
 		return len(ids) - 1
 	}
 	return len(ids)
-}
-
-// lower lower-cases rune by rune, as Hugging Face's Lowercase normaliser does, which is what
-// sentence-transformers 6.2 uses for do_lower_case: no rule looks at a rune's neighbours, so a final sigma
-// becomes a common one. (Versions before 5 called Python's str.lower, which differs in nothing else.) İ is
-// the only rune whose lower case is two (Unicode's SpecialCasing.txt); package strings gives it one.
-func lower(s string) string {
-	return strings.ToLower(strings.ReplaceAll(s, "İ", "i\u0307"))
 }

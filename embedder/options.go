@@ -18,7 +18,6 @@ type Settings struct {
 	QueryPrompt    string // put before a search text, as "query: "
 	DocumentPrompt string // put before every chunk of a document
 	PromptExcluded bool   // a prompt is read but not pooled, see [Batch]
-	Lowercase      bool   // lower-case a text before it is tokenised
 	Unit           bool   // the model's vectors have length 1
 	Packed         bool   // the model computes no padding, so that batches need not be of one length
 	Space          vector.Space

@@ -17,6 +17,7 @@ import (
 const (
 	tokenizerFile = "tokenizer.json"
 	vocabFile     = "vocab.txt"
+	spmFile       = "sentencepiece.bpe.model"
 )
 
 // tokenizerConfig is what we read of tokenizer_config.json and special_tokens_map.json.
@@ -47,11 +48,15 @@ func tokenizerFiles(d folder, dir string) ([]string, error) {
 	if name := path.Join(dir, tokenizerFile); d.has(name) {
 		return []string{name}, nil
 	}
-	if !d.has(path.Join(dir, vocabFile)) {
-		return nil, fmt.Errorf("%s is missing, and %s too", path.Join(dir, tokenizerFile), vocabFile)
+	older := vocabFile
+	if !d.has(path.Join(dir, older)) {
+		older = spmFile
+	}
+	if !d.has(path.Join(dir, older)) {
+		return nil, fmt.Errorf("%s is missing, and %s and %s too", path.Join(dir, tokenizerFile), vocabFile, spmFile)
 	}
 	var names []string
-	for _, name := range []string{vocabFile, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"} {
+	for _, name := range []string{older, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"} {
 		if name = path.Join(dir, name); d.has(name) {
 			names = append(names, name)
 		}
@@ -64,7 +69,11 @@ func tokenizerFiles(d folder, dir string) ([]string, error) {
 // of a BERT it decides nothing. It is -1 if the tokenizer has none.
 func padID(d folder, dir string, pad token) (int, error) {
 	name := path.Join(dir, tokenizerFile)
-	if !d.has(name) {
+	switch {
+	case d.has(name):
+	case !d.has(path.Join(dir, vocabFile)) && d.has(path.Join(dir, spmFile)):
+		return 1, nil // such a folder's tokenizer is XLM-R's, whose <pad> has no other id
+	default:
 		return lineOf(d, path.Join(dir, vocabFile), string(pad))
 	}
 	var t struct {

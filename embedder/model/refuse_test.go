@@ -66,7 +66,7 @@ func TestOpenRefuses(t *testing.T) {
 		"config_sentence_transformers.json: truncate_dim: 99 dimensions were asked for": {write("config_sentence_transformers.json", `{"truncate_dim":99}`)},
 		`config_sentence_transformers.json: default_prompt_name "q" is not among`:       {write("config_sentence_transformers.json", `{"default_prompt_name":"q"}`)},
 
-		"tokenizer.json is missing, and vocab.txt too":         {remove("tokenizer.json")},
+		"tokenizer.json is missing, and vocab.txt and sentencepiece.bpe.model too": {remove("tokenizer.json")},
 		"reading tokenizer.json":                               {cut("tokenizer.json", 9)},
 		`tokenizer_config.json: truncation_side "left"`:        {set("tokenizer_config.json", map[string]any{"truncation_side": "left"})},
 		"padding id 64 is outside config.json's vocab_size 64": {set("tokenizer_config.json", map[string]any{"pad_token": nil}), set("tokenizer.json", map[string]any{"padding": map[string]any{"pad_id": 64}})},

@@ -154,7 +154,7 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	s.Model, s.Version, s.Space = m, s.runtime.Version(), m.Space(model.Runtime{Name: "ort" + major, Provider: on.Class()})
 	e, err := embedder.NewEngine(session, tok, embedder.Settings{
 		MaxTokens: m.MaxTokens, QueryPrompt: m.Prompts.Query, DocumentPrompt: m.Prompts.Document,
-		PromptExcluded: m.PromptExcluded, Lowercase: m.Lowercase, Unit: m.Normalize, Packed: m.Packed, Space: s.Space,
+		PromptExcluded: m.PromptExcluded, Unit: m.Normalize, Packed: m.Packed, Space: s.Space,
 	}, s.options(on))
 	if err != nil {
 		return nil, errors.Join(err, session.Close(), s.Close())
