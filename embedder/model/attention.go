@@ -39,6 +39,9 @@ const (
 const (
 	bucketsT5  = "t5"
 	bucketsLog = "log"
+
+	// t5Buckets is how many buckets modeling_mpnet.py makes, whatever config.json says of the table's rows.
+	t5Buckets = 32
 )
 
 // prepareAttention emits what the attentions of all layers read.
@@ -124,7 +127,7 @@ func (e *encoder) bucketOf(distance string) string {
 func (b buckets) row(d int) int {
 	away := max(d, -d)
 	if b.Kind == bucketsT5 {
-		half := b.Count / 2
+		half := t5Buckets / 2
 		row, exact := 0, half/2
 		if d < 0 {
 			row = half

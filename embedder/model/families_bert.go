@@ -76,14 +76,10 @@ var mpnet = family{
 		n.attention, n.attentionSum = "attention.attn.o", "attention.LayerNorm"
 	}),
 	traits: func(c *config, n *network) error {
-		count := 32
-		if c.RelativeBuckets > 0 {
-			count = c.RelativeBuckets
+		n.Buckets = buckets{Kind: bucketsT5, Count: positive(c.RelativeBuckets, t5Buckets), Limit: 128}
+		if n.Buckets.Count < t5Buckets {
+			return fmt.Errorf("relative_attention_num_buckets is %d, modeling_mpnet.py uses %d", n.Buckets.Count, t5Buckets)
 		}
-		if count < 4 || count%4 != 0 {
-			return fmt.Errorf("relative_attention_num_buckets %d is no multiple of 4", count)
-		}
-		n.Buckets = buckets{Kind: "t5", Count: count, Limit: 128}
 		return nil
 	},
 }
@@ -109,7 +105,7 @@ func debertaTraits(c *config, n *network) error {
 	if c.TypeVocab == nil {
 		n.TypeVocab = 0 // DebertaV2Config's default
 	}
-	b := buckets{Kind: "log", Count: c.PositionBuckets, Limit: c.MaxRelative}
+	b := buckets{Kind: bucketsLog, Count: c.PositionBuckets, Limit: c.MaxRelative}
 	b.ContentToPosition, b.PositionToContent = slices.Contains(parts, "c2p"), slices.Contains(parts, "p2c")
 	if b.Limit < 1 {
 		b.Limit = n.Positions

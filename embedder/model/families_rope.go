@@ -26,9 +26,19 @@ var modernbert = family{
 	},
 }
 
+// nativeNames are those of transformers' own code for what came as code of a repository. It saves the repository's
+// names, and files that are written without it have these.
+var nativeNames = names{
+	words: "embeddings.word_embeddings", types: "embeddings.token_type_embeddings", norm: "embeddings.LayerNorm", layer: "layers.%d.",
+	query: "self_attn.q_proj", key: "self_attn.k_proj", value: "self_attn.v_proj", attention: "self_attn.o_proj",
+	attentionSum: "post_attention_layernorm", feedSum: "post_mlp_layernorm",
+	up: "mlp.up_proj", gate: "mlp.gate_proj", down: "mlp.down_proj",
+}
+
 // gte is also NewModel, the name of its authors' code.
 var gte = family{
 	types: []string{"gte", "new"}, classes: []string{"Gte", "New"}, code: []string{"NewModel"},
+	renamed: &nativeNames,
 	names: names{
 		words: "embeddings.word_embeddings", types: "embeddings.token_type_embeddings", norm: "embeddings.LayerNorm",
 		layer: "encoder.layer.%d.", packed: "attention.qkv_proj", attention: "attention.o_proj", attentionSum: "attn_ln",
@@ -51,6 +61,7 @@ var gte = family{
 var nomic = family{
 	activation: silu,
 	types:      []string{"nomic_bert"}, classes: []string{"NomicBert"}, code: []string{"NomicBertModel"},
+	renamed: &nativeNames,
 	names: names{
 		words: "embeddings.word_embeddings", types: "embeddings.token_type_embeddings", norm: "emb_ln",
 		layer: "encoder.layers.%d.", packed: "attn.Wqkv", attention: "attn.out_proj", attentionSum: "norm1",
@@ -66,9 +77,12 @@ var nomic = family{
 	},
 }
 
+var jinaNames = nativeNames.with(func(n *names) { n.up, n.gate, n.down = "mlp.fc1", "", "mlp.fc2" })
+
 var jina = family{
 	epsilon: 1e-5,
 	types:   []string{"jina_embeddings_v3", "xlm-roberta-flash"}, classes: []string{"JinaEmbeddingsV3", "XLMRoberta"},
+	renamed: &jinaNames,
 	names: names{
 		words: "embeddings.word_embeddings", types: "embeddings.token_type_embeddings", norm: "emb_ln",
 		layer: "encoder.layers.%d.", packed: "mixer.Wqkv", attention: "mixer.out_proj", attentionSum: "norm1",

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -16,6 +17,7 @@ type family struct {
 	heads   []string // other endings of class names whose head is left out
 	fromPad bool     // positions begin behind the padding id
 	names   names
+	renamed *names // what the tensors are called in files of another origin; nil: nothing else
 	// What transformers takes where config.json is silent; without them GELU and 1e-12, as for BERT.
 	activation activation
 	epsilon    float64
@@ -49,6 +51,9 @@ type names struct {
 	firstIn                                 bool // the first layer has an attentionIn too
 	final                                   string
 }
+
+// of returns what stands before the names of layer i.
+func (n names) of(i int) string { return strings.ReplaceAll(n.layer, "%d", strconv.Itoa(i)) }
 
 // families are the architectures that are compiled.
 var families = []*family{

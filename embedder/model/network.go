@@ -101,7 +101,7 @@ type rope struct {
 // logarithm of their distance.
 type buckets struct {
 	Kind  string // "" is none; t5 as in MPNet; log as in DeBERTa
-	Count int    // rows for a direction (log) or for both (t5)
+	Count int    // rows for a direction (log), or of the table (t5)
 	Limit int    // distance from which on there is only one more
 	// Of log: the parts of a score that look at positions, and whether layers use their own query and key there.
 	ContentToPosition, PositionToContent bool

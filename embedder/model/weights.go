@@ -53,9 +53,13 @@ type finder struct {
 // is returned as unused: transformers ignores it silently, and it is most often a sign that
 // config.json belongs to another network.
 func findWeights(set *checkpoint.Set, n network) (w weights, unused []string, err error) {
-	f := newFinder(set, n, familyOf(n.Type).names)
+	family := familyOf(n.Type)
+	f := newFinder(set, n, family.names)
 	if f.prefix, err = findPrefix(set, f.names.words+".weight"); err != nil {
 		return w, nil, err
+	}
+	if other := family.renamed; other != nil && f.has(f.prefix+other.of(0)+other.attention+".weight") {
+		f.names = *other
 	}
 	w = f.weights()
 	return w, f.unused(), f.err
@@ -135,10 +139,7 @@ func (f *finder) relative() (t checkpoint.Tensor, n norm) {
 // layer finds the tensors of the i-th of the layers that have weights of their own.
 func (f *finder) layer(i int) layer {
 	n, has := f.net, f.net.Bias
-	p := f.names.layer
-	if strings.Contains(p, "%d") {
-		p = fmt.Sprintf(p, i)
-	}
+	p := f.names.of(i)
 	name := func(s string) string {
 		if s == "" {
 			return ""
