@@ -27,7 +27,7 @@ export FUZZTIME
 VCS := $(shell git status --porcelain >/dev/null 2>&1 || echo -buildvcs=false)
 GOBUILD := go build -trimpath $(VCS)
 
-.PHONY: help setup build run test test-short bench bench-chatter bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz lint clean
+.PHONY: help setup build run test test-short bench bench-chatter bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz oracle lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,16 @@ simulate: ## SEEDS fleets of fake time under faults (10000), about 20 in a secon
 
 fuzz: setup ## every fuzz target for FUZZTIME (10s)
 	@scripts/fuzz.sh
+
+ORACLE_VENV := $(EMBEDFLEET_CACHE)/oracle-venv
+$(ORACLE_VENV)/.complete: embedder/tokenizer/testdata/tools/requirements.txt
+	python3 -m venv $(ORACLE_VENV)
+	$(ORACLE_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+ORACLE ?= 500
+oracle: $(ORACLE_VENV)/.complete ## every tokenizer against Hugging Face's own code, ORACLE texts (500) of each kind, 0 for all
+	go test -count=1 -timeout 0 ./embedder/tokenizer -run '^TestOracle$$' -args -python $(ORACLE_VENV)/bin/python -oracle $(ORACLE)
 
 lint: ## golangci-lint with .golangci.yml (the first run compiles it)
 	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION) run ./...

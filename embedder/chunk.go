@@ -153,7 +153,7 @@ func (p *packer) window(start, first, room int) (window, int) {
 		next++
 	}
 	for {
-		w := window{start: start, end: p.pieces[next-1].end}
+		w := window{start: start, end: p.pieces[next-1].end, prompt: p.enc.left}
 		text := p.enc.prompt + p.text[w.start:w.end]
 		w.ids, w.truncated = p.enc.tokens(text)
 		switch {

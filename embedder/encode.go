@@ -12,6 +12,7 @@ import (
 type window struct {
 	start, end int // bytes of the text, prompt not counted
 	ids        []int32
+	prompt     int // tokens of ids that belong to a prompt which is not pooled
 	truncated  bool
 }
 
@@ -21,20 +22,23 @@ func (w window) embedding(v vector.Vector) vector.Embedding {
 
 // An encoder makes rows from texts under one prompt.
 type encoder struct {
-	tok       Tokenizer
-	prompt    string
-	max       int // tokens of a row
-	lowercase bool
-	special   int // tokens of an empty text
-	bare      int // tokens of the prompt alone, special ones included
+	tok     Tokenizer
+	prompt  string
+	max     int // tokens of a row
+	special int // tokens of an empty text
+	bare    int // tokens of the prompt alone, special ones included
+	left    int // tokens of the prompt that are left out of the vector
 }
 
 // newEncoder measures the prompt. It refuses one that leaves no room for a text.
 func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
-	enc := encoder{tok: tok, prompt: prompt, max: set.MaxTokens, lowercase: set.Lowercase}
+	enc := encoder{tok: tok, prompt: prompt, max: set.MaxTokens}
 	enc.special = enc.count("")
 	// A space at the prompt's end belongs to the text's first token where there is a text.
 	enc.bare = enc.count(strings.TrimRight(prompt, " "))
+	if set.PromptExcluded && prompt != "" {
+		enc.left = enc.leftOut()
+	}
 	if enc.bare >= enc.max {
 		return encoder{}, fmt.Errorf("prompt %q and the special tokens take %d tokens of %d, no room for a text", prompt, enc.bare, enc.max)
 	}
@@ -43,9 +47,6 @@ func newEncoder(tok Tokenizer, set Settings, prompt string) (encoder, error) {
 
 // tokens encodes text without the prompt, up to the row's limit.
 func (enc encoder) tokens(text string) ([]int32, bool) {
-	if enc.lowercase {
-		text = lower(text)
-	}
 	return enc.tok.Encode(nil, text, enc.max)
 }
 
@@ -72,13 +73,16 @@ func (enc encoder) whole(text string) (window, error) {
 	if len(ids) <= enc.bare+1 && enc.count(text) <= enc.special {
 		return window{}, ErrEmpty
 	}
-	return window{end: len(text), ids: ids, truncated: truncated}, nil
+	return window{end: len(text), ids: ids, prompt: enc.left, truncated: truncated}, nil
 }
 
-// lower lower-cases rune by rune, as Hugging Face's Lowercase normaliser does, which is what
-// sentence-transformers 6.2 uses for do_lower_case: no rule looks at a rune's neighbours, so a final sigma
-// becomes a common one. (Versions before 5 called Python's str.lower, which differs in nothing else.) İ is
-// the only rune whose lower case is two (Unicode's SpecialCasing.txt); package strings gives it one.
-func lower(s string) string {
-	return strings.ToLower(strings.ReplaceAll(s, "İ", "i\u0307"))
+// leftOut counts what sentence-transformers leaves out of the pooling (_get_prompt_length): the tokens of the prompt
+// as a text of its own, with the special ones before it and without the one behind it.
+func (enc encoder) leftOut() int {
+	ids, _ := enc.tokens(enc.prompt)
+	special, _ := enc.tokens("")
+	if n := len(special); n > 0 && ids[len(ids)-1] == special[n-1] {
+		return len(ids) - 1
+	}
+	return len(ids)
 }

@@ -150,7 +150,7 @@ func (e *Engine) tokenize(f func() ([]window, error)) ([]window, error) {
 
 // embed hands rows to the runners and waits for all their vectors, or for ctx.
 func (e *Engine) embed(ctx context.Context, l lane, windows []window) ([]vector.Vector, error) {
-	c := newCall(ctx, l, idsOf(windows), time.Now())
+	c := newCall(ctx, l, windows, time.Now())
 	if err := e.enter(c); err != nil {
 		return nil, err
 	}
@@ -166,14 +166,6 @@ func (e *Engine) embed(ctx context.Context, l lane, windows []window) ([]vector.
 // left is the error of a caller whose context has ended.
 func left(ctx context.Context) error {
 	return fmt.Errorf("waiting for a vector: %w", context.Cause(ctx))
-}
-
-func idsOf(windows []window) [][]int32 {
-	rows := make([][]int32, len(windows))
-	for i, w := range windows {
-		rows[i] = w.ids
-	}
-	return rows
 }
 
 // enter admits a call to the pending set.

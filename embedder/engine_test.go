@@ -84,31 +84,6 @@ func TestEmbedTruncates(t *testing.T) {
 	wantQuote(t, got.Vector, strings.Repeat("x", 32))
 }
 
-func TestEmbedLowercases(t *testing.T) {
-	t.Parallel()
-	set := settings
-	set.Lowercase, set.QueryPrompt = true, "Query: "
-	e := open(t, embedtest.NewModel(34), set, nil)
-	for text, want := range map[string]string{
-		"İSTANBUL": "i\u0307stanbul", // i and a combining dot
-		"ΟΔΟΣ":     "οδοσ",           // each rune alone: no final sigma
-		"삼성전자 ABC": "삼성전자 abc",
-		"Ǆ ǅ Ⅷ Ⓐ":  "ǆ ǆ ⅷ ⓐ",
-		"ẞ ÄÖ low": "ß äö low",
-	} {
-		got, err := e.EmbedText(t.Context(), text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantQuote(t, got.Vector, want)
-	}
-	got, err := e.EmbedQuery(t.Context(), "A")
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantQuote(t, got.Vector, "query: a") // the prompt is lowered too
-}
-
 func TestEmbedDocumentChunks(t *testing.T) {
 	t.Parallel()
 	set := settings

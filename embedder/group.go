@@ -70,7 +70,7 @@ func (g *group) enter(texts []string) (refused []vector.Embedded) {
 			refused = append(refused, vector.Embedded{Index: i, Err: err})
 			continue
 		}
-		c := newCall(g.ctxs[i], g.lane, idsOf(windows), time.Now())
+		c := newCall(g.ctxs[i], g.lane, windows, time.Now())
 		c.group, c.index = g, i
 		g.windows[i] = windows
 		made = append(made, c)

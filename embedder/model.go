@@ -10,6 +10,9 @@ import (
 // MaxTokens long and unpadded. Padding and masking are the model's affair.
 type Batch struct {
 	Rows [][]int32
+	// Prompts is how many tokens at each row's start belong to a prompt that is read but left out of the vector; nil
+	// is none. A model that pools everything does not look at it.
+	Prompts []int
 }
 
 // A Model runs one loaded model.

@@ -21,8 +21,21 @@ type Result struct {
 // passes by the bounds on what may wait. The error is that of ctx or of a closed engine; what concerns one
 // text is in its result.
 func (e *Engine) EmbedAll(ctx context.Context, texts []string) ([]Result, error) {
+	return e.embedAll(ctx, e.plain, texts)
+}
+
+// EmbedAllAs is EmbedAll with a prompt before each text. A prompt that leaves no room for a text is an error.
+func (e *Engine) EmbedAllAs(ctx context.Context, prompt string, texts []string) ([]Result, error) {
+	enc, err := newEncoder(e.plain.tok, e.set, prompt)
+	if err != nil {
+		return nil, err
+	}
+	return e.embedAll(ctx, enc, texts)
+}
+
+func (e *Engine) embedAll(ctx context.Context, enc encoder, texts []string) ([]Result, error) {
 	results := make([]Result, len(texts))
-	calls, err := e.tokenizeAll(ctx, texts, results)
+	calls, err := e.tokenizeAll(ctx, enc, texts, results)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +63,7 @@ func (e *Engine) EmbedAll(ctx context.Context, texts []string) ([]Result, error)
 }
 
 // tokenizeAll makes the call of each text on all cores; a text without one has its error in results.
-func (e *Engine) tokenizeAll(ctx context.Context, texts []string, results []Result) ([]*call, error) {
+func (e *Engine) tokenizeAll(ctx context.Context, enc encoder, texts []string, results []Result) ([]*call, error) {
 	calls := make([]*call, len(texts))
 	g, ctx := errgroup.WithContext(ctx)
 	workers := runtime.GOMAXPROCS(0)
@@ -61,7 +74,7 @@ func (e *Engine) tokenizeAll(ctx context.Context, texts []string, results []Resu
 					return context.Cause(ctx)
 				}
 				windows, err := e.tokenize(func() ([]window, error) {
-					win, err := e.plain.whole(texts[i])
+					win, err := enc.whole(texts[i])
 					return []window{win}, err
 				})
 				if err != nil {
@@ -69,7 +82,7 @@ func (e *Engine) tokenizeAll(ctx context.Context, texts []string, results []Resu
 					continue
 				}
 				results[i].Embedding = windows[0].embedding(nil)
-				calls[i] = newCall(ctx, documents, [][]int32{windows[0].ids}, time.Now())
+				calls[i] = newCall(ctx, documents, windows, time.Now())
 			}
 			return nil
 		})

@@ -17,7 +17,7 @@ type Settings struct {
 	MaxTokens      int    // tokens the model reads, special ones included
 	QueryPrompt    string // put before a search text, as "query: "
 	DocumentPrompt string // put before every chunk of a document
-	Lowercase      bool   // lower-case a text before it is tokenised
+	PromptExcluded bool   // a prompt is read but not pooled, see [Batch]
 	Unit           bool   // the model's vectors have length 1
 	Packed         bool   // the model computes no padding, so that batches need not be of one length
 	Space          vector.Space

@@ -40,25 +40,26 @@ type call struct {
 
 // An entry is one row on its way through the pending set and a batch.
 type entry struct {
-	ids   []int32
-	call  *call
-	row   int // index in the call
-	since time.Time
-	batch *batch // the batch it is being run in, nil otherwise
+	ids    []int32
+	prompt int // tokens of ids that belong to a prompt which is not pooled
+	call   *call
+	row    int // index in the call
+	since  time.Time
+	batch  *batch // the batch it is being run in, nil otherwise
 }
 
 // newCall makes a call of rows that arrived at now.
-func newCall(caller context.Context, l lane, rows [][]int32, now time.Time) *call {
+func newCall(caller context.Context, l lane, windows []window, now time.Time) *call {
 	c := &call{
 		caller:  caller,
 		lane:    l,
-		entries: make([]*entry, len(rows)),
-		vectors: make([]vector.Vector, len(rows)),
-		left:    len(rows),
+		entries: make([]*entry, len(windows)),
+		vectors: make([]vector.Vector, len(windows)),
+		left:    len(windows),
 		done:    make(chan struct{}),
 	}
-	for i, ids := range rows {
-		c.entries[i] = &entry{ids: ids, call: c, row: i, since: now}
+	for i, w := range windows {
+		c.entries[i] = &entry{ids: w.ids, prompt: w.prompt, call: c, row: i, since: now}
 	}
 	return c
 }

@@ -281,7 +281,11 @@ func TestLingering(t *testing.T) {
 
 // callOf makes a call whose caller stays.
 func callOf(l lane, rows [][]int32, now time.Time) *call {
-	return newCall(context.Background(), l, rows, now)
+	windows := make([]window, len(rows))
+	for i, ids := range rows {
+		windows[i].ids = ids
+	}
+	return newCall(context.Background(), l, windows, now)
 }
 
 func TestCallFinishesOnce(t *testing.T) {

@@ -128,13 +128,20 @@ func (e *Engine) try(ctx context.Context, b *batch, entries []*entry) error {
 	rows := make([][]int32, len(entries))
 	info := RunInfo{Query: entries[0].call.lane == queries, Texts: len(rows)}
 	start := time.Now()
+	var prompts []int
+	if e.set.PromptExcluded {
+		prompts = make([]int, len(entries))
+	}
 	for i, en := range entries {
 		rows[i] = en.ids
+		if prompts != nil {
+			prompts[i] = en.prompt
+		}
 		info.Tokens += len(en.ids)
 		info.Waited = max(info.Waited, start.Sub(en.since))
 	}
 	info.Padded = e.pending.lim.computed(len(rows), len(rows[0]), info.Tokens)
-	vectors, err := e.call(ctx, rows, callers(entries), &info)
+	vectors, err := e.call(ctx, Batch{Rows: rows, Prompts: prompts}, callers(entries), &info)
 	if err == nil {
 		e.settle(b, entries, e.answers(vectors), info)
 	}
@@ -143,14 +150,14 @@ func (e *Engine) try(ctx context.Context, b *batch, entries []*entry) error {
 }
 
 // call runs the model, names those inside while it does, and notes time and error in info.
-func (e *Engine) call(ctx context.Context, rows [][]int32, inside []context.Context, info *RunInfo) ([]vector.Vector, error) {
+func (e *Engine) call(ctx context.Context, b Batch, inside []context.Context, info *RunInfo) ([]vector.Vector, error) {
 	returned := e.opts.OnCall(inside)
 	start := time.Now()
-	vectors, err := e.model.Run(ctx, Batch{Rows: rows})
+	vectors, err := e.model.Run(ctx, b)
 	info.Took = time.Since(start)
 	returned() // not deferred: a panic ends the process, and so these texts have crashed it
-	if err == nil && len(vectors) != len(rows) {
-		err = fmt.Errorf("the model gave %d vectors for %d texts", len(vectors), len(rows))
+	if err == nil && len(vectors) != len(b.Rows) {
+		err = fmt.Errorf("the model gave %d vectors for %d texts", len(vectors), len(b.Rows))
 	}
 	info.Err = err
 	e.log(*info)

@@ -95,7 +95,7 @@ func (s *search) probe() {
 	if s.e.probe != nil {
 		s.calls--
 		info := RunInfo{Texts: 1, Tokens: len(s.e.probe), Padded: len(s.e.probe)}
-		_, err := s.e.call(s.ctx, [][]int32{s.e.probe}, nil, &info)
+		_, err := s.e.call(s.ctx, Batch{Rows: [][]int32{s.e.probe}}, nil, &info)
 		s.e.opts.Observer.Ran(info)
 		s.works = err == nil
 	}

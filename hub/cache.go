@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -52,7 +53,7 @@ func (c cache) marker(commit, name string) string {
 // lookup finds a complete snapshot of a revision without asking anyone, or says what is missing of it. The
 // error is made to follow "the cache cannot serve this:". A branch or tag is believed to be where it was when
 // it was last fetched.
-func (c cache) lookup(rev string) (Snapshot, error) {
+func (c cache) lookup(rev string, weights func([]byte) error) (Snapshot, error) {
 	commit := rev
 	if !isCommit(rev) {
 		b, err := os.ReadFile(c.ref(rev))
@@ -68,7 +69,7 @@ func (c cache) lookup(rev string) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("%s holds %.60q, which is not a commit", c.ref(rev), commit)
 	}
 	s := c.snapshot(commit)
-	return s, complete(s.Dir)
+	return s, complete(s.Dir, weights)
 }
 
 // unknown returns an optional file of which neither the snapshot nor a .no_exist marker tells whether the
@@ -85,12 +86,15 @@ func (c cache) unknown(s Snapshot) string {
 // complete reports what a snapshot's folder lacks to be loaded. Blobs are whole by construction, so that
 // the links lead somewhere is all there is to check. The same check ends a fetch, where it finds a repository
 // whose own files contradict each other (an index that names a shard nobody uploaded).
-func complete(dir string) error {
+func complete(dir string, weights func([]byte) error) error {
 	has := func(name string) bool { return exists(filepath.Join(dir, filepath.FromSlash(name))) }
 	if !exists(dir) {
 		return errors.New("it was never fetched")
 	}
 	if err := missing(has); err != nil {
+		return err
+	}
+	if err := needsGraph(dir, has, weights); err != nil {
 		return err
 	}
 	need, err := listed(dir, has)
@@ -105,23 +109,43 @@ func complete(dir string) error {
 	return nil
 }
 
+// needsGraph reports that a folder whose weights are of no use has no graph. Fetched by another program, or by one that
+// knew more or fewer architectures, it may have the one without the other.
+func needsGraph(dir string, has func(string) bool, weights func([]byte) error) error {
+	if weights == nil || slices.ContainsFunc(graphs, has) {
+		return nil
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, configFile))
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", configFile, err)
+	}
+	if unusable := weights(raw); unusable != nil {
+		return fmt.Errorf("%w, and there is no onnx/model.onnx in %s", unusable, dir)
+	}
+	return nil
+}
+
 // listed names the files that other files of the folder refer to, and the weights: the shards of an index, the
-// folders of modules.json, every safetensors file of the root. It fails if there are no weights at all.
+// folders of modules.json, the one file of a form, or any other safetensors file of the root. It fails if there are no weights at all.
 func listed(dir string, has func(string) bool) ([]string, error) {
 	modules, err := moduleConfigs(dir, has)
 	if err != nil {
 		return nil, err
 	}
-	const index = "model.safetensors.index.json"
-	if !has("model.safetensors") && has(index) {
-		shards, err := readShards(filepath.Join(dir, index))
-		return append(modules, shards...), err
+	for _, f := range forms {
+		if has(f.single) {
+			return append(modules, f.single), nil
+		}
+		if has(f.index) {
+			shards, err := readShards(filepath.Join(dir, f.index))
+			return append(modules, shards...), err
+		}
 	}
 	loose, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
 	if err != nil {
 		return nil, fmt.Errorf("listing %s: %w", dir, err)
 	}
-	if len(loose) == 0 && !has("onnx/model.onnx") && !has("model.onnx") {
+	if len(loose) == 0 && !slices.ContainsFunc(graphs, has) {
 		return nil, fmt.Errorf("no weights in %s", dir)
 	}
 	for _, name := range loose {
@@ -130,7 +154,7 @@ func listed(dir string, has func(string) bool) ([]string, error) {
 	return modules, nil
 }
 
-// readShards returns the files that a safetensors index spreads the tensors over, each once. The index is a
+// readShards returns the files that an index spreads the tensors over, each once. The index is a
 // stranger's, so a name that leaves the folder is refused here and not left to whoever opens it.
 func readShards(name string) ([]string, error) {
 	var index struct {

@@ -105,6 +105,38 @@ func TestFetchLayout(t *testing.T) {
 	}
 }
 
+// TestFetchGraphInstead asks for a model whose weights the loader has no use for: it gets the exported graph, and not a
+// byte of the weights. A cache that has only these can't serve it offline.
+func TestFetchGraphInstead(t *testing.T) {
+	t.Parallel()
+	h := newFakeHub(t, model())
+	opts := h.options(t)
+	mustFetch(t, opts) // the weights
+	opts.Offline = true
+	opts.Weights = func(config []byte) error {
+		if string(config) != h.files["config.json"] {
+			t.Errorf("config.json is %q", config)
+		}
+		return errors.New("architecture bert is not known")
+	}
+	if _, err := Fetch(t.Context(), repo, opts); err == nil || !strings.Contains(err.Error(), "architecture bert is not known, and there is no onnx/model.onnx") {
+		t.Errorf("offline: %v, want it to miss the graph", err)
+	}
+	opts.Offline = false
+	snap := mustFetch(t, opts)
+	if b, err := os.ReadFile(filepath.Join(snap.Dir, "onnx", "model.onnx")); err != nil || string(b) != "graph" {
+		t.Errorf("the graph is %q, %v", b, err)
+	}
+	if n := len(h.requests("model.safetensors")); n != 2 { // the hub's redirect and the storage's answer, of the first fetch
+		t.Errorf("%d requests for the weights, want those of the first fetch only", n)
+	}
+	delete(h.files, "onnx/model.onnx")
+	opts.CacheDir = t.TempDir()
+	if _, err := Fetch(t.Context(), repo, opts); err == nil || !strings.Contains(err.Error(), "and there is no onnx/model.onnx") {
+		t.Errorf("without a graph: %v", err)
+	}
+}
+
 func TestFetchAgainAsksOnlyForTheListing(t *testing.T) {
 	t.Parallel()
 	h := newFakeHub(t, model())

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +26,10 @@ type Options struct {
 	CacheDir string // HF_HUB_CACHE, or HF_HOME + "/hub"
 	Revision string // branch, tag or commit; default "main"
 	Offline  bool   // use the cache or fail, never the network (HF_HUB_OFFLINE)
+
+	// Weights reports why a loader can't use the weights of a repository with this config.json, or nil. It then needs
+	// an exported graph (onnx/model.onnx) instead, which is fetched in the place of the weights. A nil function: any.
+	Weights func(config []byte) error
 
 	Client   *http.Client // its Transport is used; default http.DefaultTransport's behaviour
 	Logger   *slog.Logger // default: silent
@@ -138,7 +144,7 @@ type fetcher struct {
 // fetch decides who answers: the cache alone, the hub, or the cache in the hub's place. Only a hub that cannot
 // be reached is replaced; one that says no (a repository gone private, a revision deleted) is believed.
 func (f *fetcher) fetch(ctx context.Context) (Snapshot, error) {
-	cached, absent := f.cache.lookup(f.opts.Revision)
+	cached, absent := f.cache.lookup(f.opts.Revision, f.opts.Weights)
 	if f.opts.Offline {
 		if absent != nil {
 			return Snapshot{}, fmt.Errorf("offline, and the cache %s cannot serve revision %s: %w", f.opts.CacheDir, f.opts.Revision, absent)
@@ -187,18 +193,45 @@ func (f *fetcher) fetchOnline(ctx context.Context, tries int) (Snapshot, error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	files, err := plan(info.files)
+	unusable, err := f.judge(ctx, c, info)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	files, err := plan(info.files, unusable)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("commit %s: %w", info.commit, err)
 	}
 	if err := f.download(ctx, c, info.commit, files); err != nil {
 		return Snapshot{}, err
 	}
-	snap, err := f.cache.publish(info, files)
+	snap, err := f.cache.publish(info, files, f.opts.Weights)
 	if err != nil {
 		return Snapshot{}, err
 	}
 	return snap, f.cache.writeRef(f.opts.Revision, info.commit)
+}
+
+// judge fetches config.json, if the loader wants to see it, and returns why the weights are of no use to it. That
+// costs one small file, and may save gigabytes of the wrong form.
+func (f *fetcher) judge(ctx context.Context, c *client, info revision) (unusable, err error) {
+	i := slices.IndexFunc(info.files, func(fl file) bool { return fl.path == configFile })
+	if f.opts.Weights == nil || i < 0 {
+		return nil, nil
+	}
+	config := info.files[i : i+1]
+	quiet := *f // who looks at the progress sees that of the whole
+	quiet.opts.Progress = func(Progress) {}
+	if err := quiet.download(ctx, c, info.commit, config); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(f.cache.blob(config[0].digest))
+	if errors.Is(err, fs.ErrNotExist) { // a cache that was copied without links has the file in its place
+		raw, err = os.ReadFile(filepath.Join(f.cache.snapshot(info.commit).Dir, configFile))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", configFile, err)
+	}
+	return f.opts.Weights(raw), nil
 }
 
 // download brings every blob that is missing, in the files' order and one at a time: nearly all bytes are in

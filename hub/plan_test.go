@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ func TestPlan(t *testing.T) {
 		files []string // beside base
 		want  []string // beside base
 		err   string
+
+		unusable bool // the loader has no use for weights
 	}{
 		{name: "safetensors before all", files: []string{"model.safetensors", "model.fp16.safetensors", "onnx/model.onnx", "pytorch_model.bin"}, want: []string{"model.safetensors"}},
 		{name: "shards", files: []string{"model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "adapter.safetensors"},
@@ -22,12 +25,17 @@ func TestPlan(t *testing.T) {
 		{name: "another name", files: []string{"weights.safetensors"}, want: []string{"weights.safetensors"}},
 		{name: "dense module", files: []string{"model.safetensors", "2_Dense/config.json", "2_Dense/model.safetensors", "unet/model.safetensors"},
 			want: []string{"2_Dense/config.json", "2_Dense/model.safetensors", "model.safetensors"}},
-		{name: "onnx with external data", files: []string{"onnx/model.onnx", "onnx/model.onnx_data", "onnx/Constant_7_attr__value", "onnx/model_qint8.onnx", "pytorch_model.bin"},
+		{name: "onnx with external data", files: []string{"onnx/model.onnx", "onnx/model.onnx_data", "onnx/Constant_7_attr__value", "onnx/model_qint8.onnx", "tf_model.h5"},
 			want: []string{"onnx/Constant_7_attr__value", "onnx/model.onnx", "onnx/model.onnx_data"}},
 		{name: "onnx at the root", files: []string{"model.onnx", "model.onnx_data", "LICENSE"}, want: []string{"model.onnx", "model.onnx_data"}},
 		{name: "settings", files: []string{"model.safetensors", "vocab.txt", "sentencepiece.bpe.model", "special_tokens_map.json", "README.md", ".gitattributes", "a/b/config.json", "tokenizer.model"},
 			want: []string{"model.safetensors", "sentencepiece.bpe.model", "special_tokens_map.json", "tokenizer.model", "vocab.txt"}},
-		{name: "pickle", files: []string{"pytorch_model.bin"}, err: "only as pytorch_model.bin"},
+		{name: "torch.save", files: []string{"pytorch_model.bin", "onnx/model.onnx", "optimizer.bin", "2_Dense/pytorch_model.bin"}, want: []string{"2_Dense/pytorch_model.bin", "pytorch_model.bin"}},
+		{name: "torch.save in shards", files: []string{"pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin", "training_args.bin"},
+			want: []string{"pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"}},
+		{name: "a foreign architecture", files: []string{"model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data"}, unusable: true, want: []string{"onnx/model.onnx", "onnx/model.onnx_data"}},
+		{name: "a foreign architecture without a graph", files: []string{"model.safetensors"}, unusable: true, err: "architecture x is not known, and there is no onnx/model.onnx"},
+		{name: "another program's", files: []string{"tf_model.h5"}, err: "only as tf_model.h5"},
 		{name: "nothing", err: "no weights"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -36,7 +44,11 @@ func TestPlan(t *testing.T) {
 			for _, name := range append(tt.files, base...) {
 				files = append(files, file{path: name})
 			}
-			got, err := plan(files)
+			var unusable error
+			if tt.unusable {
+				unusable = errors.New("architecture x is not known")
+			}
+			got, err := plan(files, unusable)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("error = %v, want %q", err, tt.err)
@@ -57,10 +69,10 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
-	if _, err := plan([]file{{path: "model.safetensors"}}); err == nil || !strings.Contains(err.Error(), "config.json") {
+	if _, err := plan([]file{{path: "model.safetensors"}}, nil); err == nil || !strings.Contains(err.Error(), "config.json") {
 		t.Errorf("without config.json: %v", err)
 	}
-	if _, err := plan([]file{{path: "config.json"}, {path: "model.safetensors"}}); err == nil || !strings.Contains(err.Error(), "tokenizer.json") {
+	if _, err := plan([]file{{path: "config.json"}, {path: "model.safetensors"}}, nil); err == nil || !strings.Contains(err.Error(), "tokenizer.json") {
 		t.Errorf("without a tokenizer: %v", err)
 	}
 }
@@ -74,6 +86,8 @@ func TestComplete(t *testing.T) {
 		err   string
 	}{
 		{name: "one file", files: map[string]string{"model.safetensors": "x"}},
+		{name: "torch.save", files: map[string]string{"pytorch_model.bin": "x"}},
+		{name: "a shard of torch.save missing", files: map[string]string{"pytorch_model.bin.index.json": `{"weight_map":{"a":"pytorch_model-1.bin"}}`}, err: "pytorch_model-1.bin is missing"},
 		{name: "onnx", files: map[string]string{"onnx/model.onnx": "x"}},
 		{name: "no weights", err: "no weights"},
 		{name: "all shards", files: map[string]string{"model.safetensors.index.json": index, "model-1.safetensors": "x", "model-2.safetensors": "x"}},
@@ -90,7 +104,7 @@ func TestComplete(t *testing.T) {
 			for name, content := range tt.files {
 				write(t, filepath.Join(dir, name), content)
 			}
-			err := complete(dir)
+			err := complete(dir, nil)
 			if (tt.err == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("complete = %v, want %q", err, tt.err)
 			}

@@ -11,7 +11,7 @@ import (
 // another name and renamed; if one exists (an older fetch, another program's, which may hold fewer files),
 // the links are added to it one by one. Two processes may do this at once: each step leaves what the other's
 // would have left. The markers of absent files come first, so that no snapshot is ever seen without them.
-func (c cache) publish(info revision, files []file) (Snapshot, error) {
+func (c cache) publish(info revision, files []file, weights func([]byte) error) (Snapshot, error) {
 	s := c.snapshot(info.commit)
 	if err := c.mark(info); err != nil {
 		return Snapshot{}, err
@@ -29,7 +29,7 @@ func (c cache) publish(info revision, files []file) (Snapshot, error) {
 			return Snapshot{}, err
 		}
 	}
-	if err := complete(s.Dir); err != nil {
+	if err := complete(s.Dir, weights); err != nil {
 		return Snapshot{}, fmt.Errorf("the repository is not complete: %w", err)
 	}
 	return s, nil

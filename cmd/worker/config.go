@@ -35,6 +35,8 @@ type modelFlags struct {
 	pooling, normalize       string
 	maxTokens                int
 	queryPrompt, docPrompt   string
+	queryName, docName       string
+	dimensions               int
 	runners, budget          int
 	noPrepack                bool
 	standardKernels          bool
@@ -56,6 +58,9 @@ func (f *modelFlags) register(c *boot.Config) {
 	c.Int(&f.maxTokens, "max-tokens", 0, [2]int{0, 1 << 20}, "tokens of a text that are read; 0 does what the folder says")
 	c.String(&f.queryPrompt, "query-prompt", "", "put before search texts, replaces the folder's")
 	c.String(&f.docPrompt, "document-prompt", "", "put before documents, replaces the folder's")
+	c.String(&f.queryName, "query-prompt-name", "", "the folder's prompt of this name before search texts")
+	c.String(&f.docName, "document-prompt-name", "", "the folder's prompt of this name before documents")
+	c.Int(&f.dimensions, "dimensions", 0, [2]int{0, 1 << 20}, "keep so many of a vector's first values, of a model that was trained for it (Matryoshka); 0 does what the folder says")
 	c.Int(&f.runners, "runners", 0, [2]int{0, 1024}, "native calls at once, one thread each; 0 is one per usable core")
 	c.Int(&f.budget, "token-budget", 0, [2]int{0, 1 << 20}, "tokens of one native call, with padding where it is computed; 0 is 512, or 1024 where it is not")
 	c.Strings(&f.devices, "device", []string{"cpu"}, "devices to try in order until one serves: cpu, cuda or cuda:N")
@@ -78,7 +83,7 @@ func (f *modelFlags) after(earlier error, c *boot.Config, getenv boot.Getenv) (e
 		StandardKernels: f.standardKernels,
 
 		Hub:       hub.Options{Endpoint: f.endpoint, Token: f.token, CacheDir: f.hfCache, Revision: f.revision, Offline: f.offline},
-		Overrides: model.Overrides{MaxTokens: f.maxTokens},
+		Overrides: model.Overrides{MaxTokens: f.maxTokens, Dimensions: f.dimensions},
 		Options:   embedder.Options{Runners: f.runners, TokenBudget: f.budget},
 	}
 	if err := f.check(&set).Err(earlier); err != nil {
@@ -96,6 +101,12 @@ func (f *modelFlags) after(earlier error, c *boot.Config, getenv boot.Getenv) (e
 	}
 	if c.Given("document-prompt") {
 		set.Overrides.DocumentPrompt = &f.docPrompt
+	}
+	if c.Given("query-prompt-name") {
+		set.Overrides.QueryPromptName = &f.queryName
+	}
+	if c.Given("document-prompt-name") {
+		set.Overrides.DocumentPromptName = &f.docName
 	}
 	cache, err := boot.Cache(getenv)
 	if f.cache != "" {

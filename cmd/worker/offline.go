@@ -49,7 +49,7 @@ order. A text that can't be embedded gives a line {"line":n,"error":"..."} in it
 	c := boot.New(cmd.Flags())
 	models.register(c)
 	log.Register(c)
-	c.Choice(&as, "as", "text", []string{"text", "query", "document"}, "prompt to put before each text: none, or the model's for queries or documents")
+	c.String(&as, "as", "text", "prompt to put before each text: none (text), the model's for a query or a document, or another of its prompts by name")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if !cmd.Flags().Changed("log-level") {
 			log.Level = "warn" // a filter is quiet
@@ -70,8 +70,11 @@ order. A text that can't be embedded gives a line {"line":n,"error":"..."} in it
 				err = closeErr
 			}
 		}()
-		prompts := map[string]string{"query": e.Model.Prompts.Query, "document": e.Model.Prompts.Document}
-		return embedAll(cmd.Context(), e, prompts[as], s)
+		prompt, err := e.Model.Prompt(as)
+		if err != nil {
+			return fmt.Errorf("%w: --as: %w", boot.ErrModel, err)
+		}
+		return embedAll(cmd.Context(), e, prompt, s)
 	}
 	return cmd
 }
@@ -106,10 +109,10 @@ func embedWindow(ctx context.Context, e *engine.Engine, prompt string, items []i
 	var texts []string
 	for _, item := range items {
 		if item.Err == nil {
-			texts = append(texts, prompt+item.Doc.Text)
+			texts = append(texts, item.Doc.Text)
 		}
 	}
-	results, err := e.EmbedAll(ctx, texts)
+	results, err := e.EmbedAllAs(ctx, prompt, texts)
 	if err != nil {
 		return nil, err
 	}

@@ -106,7 +106,7 @@ func load(t *testing.T, rt *onnx.Runtime, dir string, kernels model.Kernels) (*m
 		t.Fatal(err)
 	}
 	if m.Lowercase {
-		t.Fatalf("%s wants lower case, which is the embedder's work: test it there", dir)
+		t.Fatalf("%s wants lower case, which is the tokenizer's work: test it there", dir)
 	}
 	p, err := m.Prepare(t.Context(), t.TempDir())
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"io"
 	"math"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 const (
@@ -24,17 +24,17 @@ const (
 
 // A data writes the elements of a constant, made from the folder's tensors, in little-endian order.
 type data interface {
-	write(ctx context.Context, w io.Writer, r *safetensors.Reader) error
+	write(ctx context.Context, w io.Writer, r *checkpoint.Reader) error
 }
 
 // rows is a table from its row first on, with the first row of plus added to each if plus has any.
 type rows struct {
-	t, plus safetensors.Tensor
+	t, plus checkpoint.Tensor
 	width   int
 	first   int
 }
 
-func (d rows) write(ctx context.Context, w io.Writer, r *safetensors.Reader) error {
+func (d rows) write(ctx context.Context, w io.Writer, r *checkpoint.Reader) error {
 	var plus []float32
 	if d.plus.Name != "" {
 		plus = make([]float32, d.width)
@@ -68,9 +68,9 @@ func (d rows) write(ctx context.Context, w io.Writer, r *safetensors.Reader) err
 //
 // MatMul wants the inputs as rows while torch.nn.Linear keeps the outputs as rows.
 // A runtime could transpose when it loads, but then holds both forms.
-type transposed []safetensors.Tensor
+type transposed []checkpoint.Tensor
 
-func (d transposed) write(ctx context.Context, w io.Writer, r *safetensors.Reader) error {
+func (d transposed) write(ctx context.Context, w io.Writer, r *checkpoint.Reader) error {
 	in, width := d[0].Shape[1], 0
 	for _, t := range d {
 		width += t.Shape[0]
@@ -110,9 +110,9 @@ func transpose(to, from []float32, width, in int) {
 }
 
 // joined is vectors, one behind the other.
-type joined []safetensors.Tensor
+type joined []checkpoint.Tensor
 
-func (d joined) write(ctx context.Context, w io.Writer, r *safetensors.Reader) error {
+func (d joined) write(ctx context.Context, w io.Writer, r *checkpoint.Reader) error {
 	for _, t := range d {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -126,6 +126,20 @@ func (d joined) write(ctx context.Context, w io.Writer, r *safetensors.Reader) e
 		}
 	}
 	return nil
+}
+
+// onePlus is a vector with 1 added to each number.
+type onePlus struct{ t checkpoint.Tensor }
+
+func (d onePlus) write(_ context.Context, w io.Writer, r *checkpoint.Reader) error {
+	v := make([]float32, d.t.Len())
+	if err := r.Read(v, d.t, 0); err != nil {
+		return err
+	}
+	for i := range v {
+		v[i]++
+	}
+	return writeFloats(w, v)
 }
 
 // writeFloats writes v in little-endian order, a block at a time.
@@ -146,7 +160,7 @@ func writeFloats(w io.Writer, v []float32) error {
 }
 
 // bytesOf returns a small constant's content.
-func (p param) bytesOf(ctx context.Context, r *safetensors.Reader) ([]byte, error) {
+func (p param) bytesOf(ctx context.Context, r *checkpoint.Reader) ([]byte, error) {
 	var b bytes.Buffer
 	if err := p.data.write(ctx, &b, r); err != nil {
 		return nil, err

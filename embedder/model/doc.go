@@ -3,13 +3,14 @@
 //
 // [Open] reads the folder as sentence-transformers 6.2 does and refuses, by name, what it doesn't
 // understand: a wrong vector is worse than none. [Model.Prepare] writes the graph into a cache once per
-// host. For BERT, RoBERTa and XLM-RoBERTa the graph is our own, emitted from the safetensors weights with
-// pooling and normalisation inside; for other architectures the folder's onnx/model.onnx is taken and
-// pooling and normalisation are put behind it. Either way it has these inputs and this output:
+// host. For the architectures that a [family] describes the graph is our own, emitted from the weights with
+// pooling and what is behind it inside; for others the folder's onnx/model.onnx is taken and
+// that is put behind it. Either way it has these inputs and this output:
 //
 //	input_ids       int64   [batch, sequence]  rows padded on the right
 //	attention_mask  int64   [batch, sequence]  1 for a token, 0 for padding
 //	token_type_ids  int64   [batch, sequence]  zeros; only if Prepared.TokenTypes
+//	prompt_tokens   int64   [batch, 1]         how many are not pooled; only if Model.PromptExcluded
 //	embedding       float32 [batch, Model.Dim]
 //
 // What the project decides where a folder is silent:

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 // The files that [Model.WriteGraph] writes. A foreign graph's external data keeps its own names.
@@ -23,7 +23,7 @@ type compiledGraph struct {
 	dir     string // of the weights, relative to the folder
 	net     network
 	weights weights
-	set     *safetensors.Set
+	set     *checkpoint.Set
 	kernels Kernels
 }
 
@@ -43,7 +43,10 @@ func (c *compiledGraph) files() []string {
 // them, small ones into the graph.
 func (c *compiledGraph) write(ctx context.Context, dir string, h head) (err error) {
 	// The nodes come first: they say which constants there are and in what order.
-	e := emitEncoder(c.net, c.weights, h, c.kernels)
+	e, err := emitEncoder(ctx, c.net, c.weights, h, c.kernels)
+	if err != nil {
+		return err
+	}
 	reader := c.set.NewReader()
 	defer finish(&err, reader.Close)
 	out, err := newDataWriter(filepath.Join(dir, dataFile))
@@ -98,7 +101,7 @@ func (d *dataWriter) Write(b []byte) (int, error) {
 }
 
 // add writes p at the next aligned place and returns where that is.
-func (d *dataWriter) add(ctx context.Context, p param, r *safetensors.Reader) (*onnxpb.External, error) {
+func (d *dataWriter) add(ctx context.Context, p param, r *checkpoint.Reader) (*onnxpb.External, error) {
 	if gap := -d.at & (alignment - 1); gap > 0 {
 		if _, err := d.Write(make([]byte, gap)); err != nil {
 			return nil, fmt.Errorf("writing weights: %w", err)

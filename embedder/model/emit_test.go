@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 // outline writes m's graph and reads its outline.
@@ -145,13 +145,13 @@ func TestTransposed(t *testing.T) {
 }
 
 // counting returns tensors of these lengths in one file, each of the numbers 0, 1, 2, ...
-func counting(t *testing.T, lengths ...int) ([]safetensors.Tensor, *safetensors.Reader) {
+func counting(t *testing.T, lengths ...int) ([]checkpoint.Tensor, *checkpoint.Reader) {
 	t.Helper()
 	var data []byte
-	var tensors []safetensors.Tensor
+	var tensors []checkpoint.Tensor
 	for _, n := range lengths {
-		tensors = append(tensors, safetensors.Tensor{
-			Name: "x", File: "data", DType: safetensors.F32, Shape: []int{n}, Offset: int64(len(data)), Size: int64(4 * n),
+		tensors = append(tensors, checkpoint.Tensor{
+			Name: "x", File: "data", DType: checkpoint.F32, Shape: []int{n}, Offset: int64(len(data)), Size: int64(4 * n),
 		})
 		for i := range n {
 			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(i)))
@@ -161,7 +161,7 @@ func counting(t *testing.T, lengths ...int) ([]safetensors.Tensor, *safetensors.
 	if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := (&safetensors.Set{Dir: dir}).NewReader()
+	r := (&checkpoint.Set{Dir: dir}).NewReader()
 	t.Cleanup(func() { r.Close() })
 	return tensors, r
 }

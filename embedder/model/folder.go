@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 // A folder is the folder being opened. Names in it are relative with forward slashes, as in the errors.
@@ -26,7 +28,7 @@ func (d folder) has(name string) bool {
 
 // read decodes the JSON file name into v and reports whether there is one. Its errors name the file.
 func (d folder) read(name string, v any) (found bool, err error) {
-	raw, err := os.ReadFile(d.path(name))
+	raw, err := checkpoint.ReadSmall(d.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -210,7 +210,9 @@ func (g *foreignGraph) files() []string {
 func (g *foreignGraph) write(ctx context.Context, dir string, h head) error {
 	// Our nodes speak the graph's own version of the operators, since a file has only one.
 	b := newBuilder(g.opset, "embedfleet/")
-	h.emit(b, g.output)
+	if err := h.emit(ctx, b, g.output); err != nil {
+		return err
+	}
 	for _, location := range g.outside {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -23,7 +23,9 @@ const (
 	inputIDs   = "input_ids"
 	inputMask  = "attention_mask"
 	inputTypes = "token_type_ids"
-	outputName = "embedding"
+	// inputPrompt is how many tokens at the start of each row belong to a prompt that is not pooled, [batch, 1].
+	inputPrompt = "prompt_tokens"
+	outputName  = "embedding"
 )
 
 // A builder collects the nodes of a graph. Its methods take names of values and return the name of the
@@ -34,6 +36,7 @@ type builder struct {
 	scope     string
 	graph     onnxpb.Graph
 	constants map[string]string // constants by content, so that each is written once
+	length    string            // the value that sequence returns, once it was emitted
 }
 
 func newBuilder(opset int64, scope string) *builder {
@@ -121,9 +124,12 @@ func (b *builder) withAxes(since int64, name, op, x string, axes []int64, attrs 
 	return b.node(name, op, []string{x, b.ints(axes...)}, attrs...)
 }
 
-// sequence returns the lengths of a batch's rows, padding included, as a scalar: the second dimension of x.
-func (b *builder) sequence(x string) string {
-	return b.node("sequence", "Gather", []string{b.node("shape", "Shape", []string{x}), b.int(1)}, onnxpb.Int("axis", 0))
+// sequence returns the lengths of a batch's rows, padding included, as a scalar.
+func (b *builder) sequence() string {
+	if b.length == "" {
+		b.length = b.node("sequence", "Gather", []string{b.node("shape", "Shape", []string{inputIDs}), b.int(1)}, onnxpb.Int("axis", 0))
+	}
+	return b.length
 }
 
 // matrix is an input or output of the shape [batch, width] with a name for what isn't fixed.

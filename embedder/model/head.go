@@ -1,38 +1,59 @@
 package model
 
 import (
+	"context"
+	"fmt"
 	"math"
 
 	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 )
 
-// A head is what happens to the token vectors: pooling, if any is left to do, and normalisation.
+// A head is what happens to the token vectors: pooling, if any is left to do, the modules behind it, a cut to the
+// first dimensions, and normalisation.
 type head struct {
-	pooling   Pooling // empty behind a graph that pools by itself
-	normalize bool
-	dim       int // of the vector that comes out
+	pooling        Pooling // empty behind a graph that pools by itself
+	promptExcluded bool    // the first tokens of a row are not pooled, as many as inputPrompt says
+	behind         []step
+	cut            int // dimensions that are kept; 0 is all
+	normalize      bool
+	dim            int // of the vector that comes out
 }
 
 // emit adds the nodes from x, [batch, sequence, hidden], or [batch, dim] without pooling, to the output.
-func (h head) emit(b *builder, x string) {
+func (h head) emit(ctx context.Context, b *builder, x string) (err error) {
 	if len(h.pooling) > 0 {
-		x = newPooler(b, x).all(h.pooling)
+		x = newPooler(b, x, h).all(h.pooling)
+	}
+	for i, s := range h.behind {
+		name := fmt.Sprintf("behind%d", i)
+		if s.normalize {
+			x = normalize(b, name, x)
+		} else if x, err = s.dense.emit(ctx, b, name, x); err != nil {
+			return fmt.Errorf("%s: %w", s.dense.dir, err)
+		}
+	}
+	if h.cut > 0 {
+		x = b.node("cut", "Slice", []string{x, b.ints(0), b.ints(int64(h.cut)), b.ints(1)})
 	}
 	if h.normalize {
-		x = normalize(b, x)
+		x = normalize(b, "norm", x)
 	}
 	b.graph.Nodes = append(b.graph.Nodes, onnxpb.Node{
 		Op: "Identity", Name: outputName, In: []string{x}, Out: []string{outputName},
 	})
 	b.graph.Outputs = []onnxpb.Value{matrix(outputName, onnxpb.Float32, onnxpb.Dim{Value: int64(h.dim)})}
+	if h.promptExcluded {
+		b.graph.Inputs = append(b.graph.Inputs, onnxpb.Value{Name: inputPrompt, Type: onnxpb.Int64, Dims: []onnxpb.Dim{{Name: "batch"}, {Value: 1}}})
+	}
+	return nil
 }
 
 // normalize divides each row by its Euclidean length, which counts as at least 1e-12, as
 // torch.nn.functional.normalize does.
-func normalize(b *builder, x string) string {
-	square := b.node("norm/square", "Mul", []string{x, x})
-	length := b.node("norm/length", "Sqrt", []string{b.reduceSum("norm/sum", square, kept)})
-	return b.node("norm", "Div", []string{x, b.node("norm/floor", "Max", []string{length, b.float(1e-12)})})
+func normalize(b *builder, name, x string) string {
+	square := b.node(name+"/square", "Mul", []string{x, x})
+	length := b.node(name+"/length", "Sqrt", []string{b.reduceSum(name+"/sum", square, kept)})
+	return b.node(name, "Div", []string{x, b.node(name+"/floor", "Max", []string{length, b.float(1e-12)})})
 }
 
 // A pooler emits poolings of the token vectors x, [batch, sequence, hidden]. It follows
@@ -40,11 +61,20 @@ func normalize(b *builder, x string) string {
 type pooler struct {
 	b    *builder
 	x    string
-	mask string // [batch, sequence], 1.0 for tokens, 0.0 for padding
+	ints string // [batch, sequence], 1 for tokens that are pooled, 0 for the rest
+	mask string // the same as floats
 }
 
-func newPooler(b *builder, x string) *pooler {
-	return &pooler{b: b, x: x, mask: b.cast("pool/mask", inputMask, onnxpb.Float32)}
+// newPooler returns a pooler of all tokens, or of those behind the prompt.
+func newPooler(b *builder, x string, h head) *pooler {
+	mask := inputMask
+	if h.promptExcluded {
+		p := &pooler{b: b}
+		behind := b.node("pool/behind", "Less", []string{p.ranks("pool/ranks", 0), inputPrompt}) // 1 in the prompt
+		text := b.cast("pool/text", b.node("pool/kept", "Not", []string{behind}), onnxpb.Int64)
+		mask = b.node("pool/tokens", "Mul", []string{inputMask, text})
+	}
+	return &pooler{b: b, x: x, ints: mask, mask: b.cast("pool/mask", mask, onnxpb.Float32)}
 }
 
 // all emits the modes of p and puts their vectors side by side.
@@ -93,7 +123,7 @@ func (p *pooler) total(name, w string) string {
 
 // max takes the largest value of each dimension, with minus infinity in the place of padding.
 func (p *pooler) max(name string) string {
-	real := p.b.cast(name+"/real", p.b.unsqueeze(name+"/column", inputMask, 2), onnxpb.Bool)
+	real := p.b.cast(name+"/real", p.b.unsqueeze(name+"/column", p.ints, 2), onnxpb.Bool)
 	masked := p.b.node(name+"/masked", "Where", []string{real, p.x, p.b.float(float32(math.Inf(-1)))})
 	return p.b.reduceMax(name, masked, dropped)
 }

@@ -8,8 +8,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 
-	"github.com/embedfleet/embedfleet/embedder/model/internal/safetensors"
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 	"github.com/embedfleet/embedfleet/internal/fingerprint"
 )
 
@@ -20,6 +21,11 @@ type Overrides struct {
 	MaxTokens      int     // special tokens included; 0 follows the folder
 	QueryPrompt    *string // nil follows the folder
 	DocumentPrompt *string // nil follows the folder
+
+	// The prompts of these names, of the folder's. What is written out above counts more.
+	QueryPromptName, DocumentPromptName *string
+	// Dimensions keeps only so many of a vector's first, of a model that was trained for it; 0 follows the folder.
+	Dimensions int
 }
 
 // Options are how a folder is opened. The zero value and nil take it as it is.
@@ -62,11 +68,16 @@ type Model struct {
 	Lowercase bool    // texts are lower-cased before they are tokenised; see Input
 	Prompts   Prompts
 
+	NamedPrompts   map[string]string // all prompts of the folder
+	PromptExcluded bool              // a prompt's tokens are read but not pooled: the graph asks for their number
+
 	Files    []File   // that the model was made from, each with its digest
 	Warnings []string // what a person should know but nothing fails for, one line each
 
 	known          *fingerprint.Digests
 	net            network
+	behind         []step
+	cut            int
 	source         source
 	weightFiles    []File
 	tokenizerFiles []File
@@ -114,13 +125,17 @@ func open(ctx context.Context, dir string, o *Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g, ours := m.source.(*compiledGraph); ours && o.Kernels == AVX512 && m.net.panels() {
+	if g, ours := m.source.(*compiledGraph); ours && o.Kernels == AVX512 && m.net.packs() {
 		m.Packed, g.kernels = true, AVX512
 	}
-	if err := m.setHead(l, &o.Overrides); err != nil {
+	mc, err := readModelConfig(d)
+	if err != nil {
 		return nil, err
 	}
-	if err := m.setText(d, l, c, &o.Overrides); err != nil {
+	if err := m.setHead(l, mc, &o.Overrides); err != nil {
+		return nil, err
+	}
+	if err := m.setText(d, l, c, mc, &o.Overrides); err != nil {
 		return nil, err
 	}
 	return m, m.readFiles(ctx, d, l)
@@ -134,18 +149,22 @@ func (m *Model) readNetwork(d folder, dir string) (*config, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case !found && d.has(path.Join("refs", "main")) && dir == "":
+		return nil, errors.New("it is a repository's folder in the hub's cache, not a model's: name the repository's id, or the folder below snapshots")
 	case !found:
 		return nil, fmt.Errorf("%s is missing: not a Hugging Face model folder", name)
+	case strings.ContainsFunc(c.ModelType, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return nil, fmt.Errorf("%s: model_type %.60q is no name", name, c.ModelType)
 	case d.has(path.Join(dir, "adapter_config.json")):
 		return nil, fmt.Errorf("%s: adapters are not supported, merge them into the weights", path.Join(dir, "adapter_config.json"))
 	}
 	// Two kinds of refusal: what we can't compile may still come as a graph, but damage is damage.
 	net, refused := c.network()
-	var set *safetensors.Set
+	var set *checkpoint.Set
 	if refused != nil {
 		refused = fmt.Errorf("%s: %w", name, refused)
-	} else if set, err = safetensors.Find(d.path(dir)); errors.Is(err, fs.ErrNotExist) {
-		refused = missingWeights(d, dir)
+	} else if set, err = checkpoint.Find(d.path(dir)); errors.Is(err, fs.ErrNotExist) {
+		refused = fmt.Errorf("%s is missing, and pytorch_model.bin too", path.Join(dir, checkpoint.SingleFile))
 	} else if err != nil { // damaged weights are an error also where a graph lies beside them
 		return nil, err
 	}
@@ -157,15 +176,6 @@ func (m *Model) readNetwork(d folder, dir string) (*config, error) {
 	m.net, m.Architecture = net, c.ModelType
 	m.Layers, m.Hidden, m.Heads, m.VocabSize = net.Layers, net.Hidden, net.Heads, net.Vocab
 	return c, err
-}
-
-// missingWeights says that there are no weights that we read.
-func missingWeights(d folder, dir string) error {
-	name := path.Join(dir, safetensors.SingleFile)
-	if d.has(path.Join(dir, "pytorch_model.bin")) {
-		return fmt.Errorf("%s is missing: pytorch_model.bin is not read, convert it", name)
-	}
-	return fmt.Errorf("%s is missing", name)
 }
 
 // useForeign takes the folder's own graph, since ours was refused.
@@ -186,7 +196,7 @@ func (m *Model) useForeign(d folder, dir string, c *config, refused error) (netw
 }
 
 // compile takes the weights for a graph of our own.
-func (m *Model) compile(dir string, net network, set *safetensors.Set) error {
+func (m *Model) compile(dir string, net network, set *checkpoint.Set) error {
 	w, unused, err := findWeights(set, net)
 	if err != nil {
 		return err
@@ -200,20 +210,45 @@ func (m *Model) compile(dir string, net network, set *safetensors.Set) error {
 	return nil
 }
 
-// setHead decides about pooling, normalisation and with them the dimension.
-func (m *Model) setHead(l layout, o *Overrides) error {
-	m.Pooling, m.Normalize, m.Dim = l.pooling, l.normalize, m.Hidden
+// setHead decides about pooling, what is behind it, normalisation and with them the dimension.
+func (m *Model) setHead(l layout, mc modelConfig, o *Overrides) error {
+	m.Pooling, m.Dim, m.behind = l.pooling, m.Hidden, l.behind
+	for len(m.behind) > 0 && m.behind[len(m.behind)-1].normalize { // the last one can be chosen
+		m.behind, m.Normalize = m.behind[:len(m.behind)-1], true
+	}
 	if o.Normalize != nil {
 		m.Normalize = *o.Normalize
 	}
-	// A pooled output can be normalised again without harm, but never pooled otherwise.
-	if g, ok := m.source.(*foreignGraph); ok && g.pooled {
-		if o.Pooling != nil {
-			return fmt.Errorf("%s: pooling %s can't be had, the graph pools by itself", g.name, o.Pooling)
+	g, foreign := m.source.(*foreignGraph)
+	switch {
+	// A pooled output can be normalised again without harm, but never pooled otherwise. The exporter has put all
+	// modules into such a graph.
+	case foreign && g.pooled && o.Pooling != nil:
+		return fmt.Errorf("%s: pooling %s can't be had, the graph pools by itself", g.name, o.Pooling)
+	case foreign && g.pooled && l.promptExcluded:
+		return fmt.Errorf("%s: include_prompt false can't be had, the graph pools by itself", g.name)
+	case foreign && g.pooled:
+		m.Pooling, m.behind = nil, nil
+	default:
+		if err := m.setPooling(l, o); err != nil {
+			return err
 		}
-		m.Pooling = nil
-		return nil
 	}
+	for _, s := range m.behind {
+		if s.dense == nil {
+			continue
+		}
+		if s.dense.in != m.Dim {
+			return fmt.Errorf("%s: in_features is %d, what comes in has %d dimensions", path.Join(s.dense.dir, "config.json"), s.dense.in, m.Dim)
+		}
+		m.Dim = s.dense.out
+	}
+	return m.setCut(mc, o)
+}
+
+// setPooling decides how token vectors become one.
+func (m *Model) setPooling(l layout, o *Overrides) error {
+	m.PromptExcluded = l.promptExcluded
 	if o.Pooling != nil {
 		if err := o.Pooling.check(); err != nil {
 			return err
@@ -229,12 +264,34 @@ func (m *Model) setHead(l layout, o *Overrides) error {
 	return nil
 }
 
+// setCut decides how many of the first dimensions are kept. That a model was trained for it is said by whoever names
+// a number, in the folder or as an override.
+func (m *Model) setCut(mc modelConfig, o *Overrides) error {
+	keep, from := o.Dimensions, "dimensions"
+	if keep == 0 && mc.TruncateDim != nil {
+		keep, from = *mc.TruncateDim, "config_sentence_transformers.json: truncate_dim"
+	}
+	switch {
+	case keep < 0 || keep > m.Dim:
+		return fmt.Errorf("%s: %d dimensions were asked for, a vector has %d", from, keep, m.Dim)
+	case keep > 0 && keep < m.Dim:
+		m.cut, m.Dim = keep, keep
+	}
+	return nil
+}
+
 // head returns what is put behind the network.
-func (m *Model) head() head { return head{pooling: m.Pooling, normalize: m.Normalize, dim: m.Dim} }
+func (m *Model) head() head {
+	return head{pooling: m.Pooling, promptExcluded: m.PromptExcluded, behind: m.behind, cut: m.cut, normalize: m.Normalize, dim: m.Dim}
+}
 
 // setText decides what happens to a text before the network: prompt, case, length, padding.
-func (m *Model) setText(d folder, l layout, c *config, o *Overrides) (err error) {
-	if m.Prompts, err = readPrompts(d); err != nil {
+func (m *Model) setText(d folder, l layout, c *config, mc modelConfig, o *Overrides) (err error) {
+	m.Prompts, m.NamedPrompts = mc.prompts(), mc.named()
+	if err := m.named("queries", o.QueryPromptName, &m.Prompts.Query); err != nil {
+		return err
+	}
+	if err := m.named("documents", o.DocumentPromptName, &m.Prompts.Document); err != nil {
 		return err
 	}
 	if o.QueryPrompt != nil {
@@ -242,9 +299,6 @@ func (m *Model) setText(d folder, l layout, c *config, o *Overrides) (err error)
 	}
 	if o.DocumentPrompt != nil {
 		m.Prompts.Document = *o.DocumentPrompt
-	}
-	if l.promptExcluded && m.Prompts != (Prompts{}) {
-		return fmt.Errorf("%s: include_prompt false together with a prompt is not supported", l.poolingFrom)
 	}
 	sc, from, err := readSentence(d, l.transformer)
 	if err != nil {
@@ -312,7 +366,14 @@ func (m *Model) readFiles(ctx context.Context, d folder, l layout) (err error) {
 	// The small files are digested for people who compare two folders. Of the space only their meaning is
 	// part, so that a comment in config.json makes no new one.
 	names := []string{path.Join(l.transformer, "config.json")}
-	for _, name := range []string{"modules.json", l.poolingFrom, "config_sentence_transformers.json"} {
+	settings := []string{"modules.json", l.poolingFrom, "config_sentence_transformers.json"}
+	weights := m.source.files()
+	for _, s := range m.behind {
+		if s.dense != nil {
+			settings, weights = append(settings, path.Join(s.dense.dir, "config.json")), append(weights, s.dense.files()...)
+		}
+	}
+	for _, name := range settings {
 		if name != "" && d.has(name) {
 			names = append(names, name)
 		}
@@ -323,7 +384,7 @@ func (m *Model) readFiles(ctx context.Context, d folder, l layout) (err error) {
 		return err2
 	}
 	m.tokenizerFiles = add(tokenizer)
-	m.weightFiles = add(m.source.files())
+	m.weightFiles = add(weights)
 	return err
 }
 

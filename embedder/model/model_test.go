@@ -221,6 +221,18 @@ func TestOpenSubfolder(t *testing.T) {
 	}
 }
 
+// TestOpenSentencePiece has a folder whose tokenizer is only a SentencePiece model, which the tokenizer makes XLM-R's of.
+func TestOpenSentencePiece(t *testing.T) {
+	t.Parallel()
+	m := mustOpen(t, copyOf(t, "variants/bert-all", remove("tokenizer.json"), write("sentencepiece.bpe.model", "x")), nil)
+	if m.PadID != 1 {
+		t.Errorf("padding id %d, want 1", m.PadID)
+	}
+	if !slices.ContainsFunc(m.Files, func(f File) bool { return f.Name == "sentencepiece.bpe.model" }) {
+		t.Errorf("sentencepiece.bpe.model is not among %v", m.Files)
+	}
+}
+
 // TestOpenPadID is the trap of multilingual-e5-small: config.json and tokenizer name different ids.
 func TestOpenPadID(t *testing.T) {
 	t.Parallel()

@@ -1,21 +1,23 @@
 package model
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
+	"strings"
+
+	"github.com/embedfleet/embedfleet/embedder/model/internal/checkpoint"
 )
 
 // The files a tokenizer may be made of. Where tokenizer.json exists it is the whole tokenizer, and the
-// others are not consulted . Python sometimes differs: without a
+// others are not consulted. Python sometimes differs: without a
 // tokenizer_class it builds the tokenizer of the model type with that one's defaults.
 const (
 	tokenizerFile = "tokenizer.json"
 	vocabFile     = "vocab.txt"
+	spmFile       = "sentencepiece.bpe.model"
 )
 
 // tokenizerConfig is what we read of tokenizer_config.json and special_tokens_map.json.
@@ -46,11 +48,15 @@ func tokenizerFiles(d folder, dir string) ([]string, error) {
 	if name := path.Join(dir, tokenizerFile); d.has(name) {
 		return []string{name}, nil
 	}
-	if !d.has(path.Join(dir, vocabFile)) {
-		return nil, fmt.Errorf("%s is missing, and %s too", path.Join(dir, tokenizerFile), vocabFile)
+	older := vocabFile
+	if !d.has(path.Join(dir, older)) {
+		older = spmFile
+	}
+	if !d.has(path.Join(dir, older)) {
+		return nil, fmt.Errorf("%s is missing, and %s and %s too", path.Join(dir, tokenizerFile), vocabFile, spmFile)
 	}
 	var names []string
-	for _, name := range []string{vocabFile, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"} {
+	for _, name := range []string{older, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"} {
 		if name = path.Join(dir, name); d.has(name) {
 			names = append(names, name)
 		}
@@ -63,7 +69,11 @@ func tokenizerFiles(d folder, dir string) ([]string, error) {
 // of a BERT it decides nothing. It is -1 if the tokenizer has none.
 func padID(d folder, dir string, pad token) (int, error) {
 	name := path.Join(dir, tokenizerFile)
-	if !d.has(name) {
+	switch {
+	case d.has(name):
+	case !d.has(path.Join(dir, vocabFile)) && d.has(path.Join(dir, spmFile)):
+		return 1, nil // such a folder's tokenizer is XLM-R's, whose <pad> has no other id
+	default:
 		return lineOf(d, path.Join(dir, vocabFile), string(pad))
 	}
 	var t struct {
@@ -106,21 +116,21 @@ func padID(d folder, dir string, pad token) (int, error) {
 //
 // A vocabulary without tokenizer.json is one token a line, and its line is its id.
 func lineOf(d folder, name, pad string) (int, error) {
-	f, err := os.Open(d.path(name))
+	raw, err := checkpoint.ReadSmall(d.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return -1, nil
 	} else if err != nil {
 		return -1, fmt.Errorf("reading %s: %w", name, plain(err))
 	}
-	defer f.Close()
 	if pad == "" {
 		pad = "[PAD]" // BertTokenizer's default
 	}
-	lines := bufio.NewScanner(f)
-	for id := 0; lines.Scan(); id++ {
-		if lines.Text() == pad {
+	id := 0
+	for line := range strings.Lines(string(raw)) {
+		if strings.TrimRight(line, "\r\n") == pad {
 			return id, nil
 		}
+		id++
 	}
-	return -1, lines.Err()
+	return -1, nil
 }

@@ -17,6 +17,9 @@ import (
 const (
 	manifestFile = "manifest.json"
 
+	// PreparedFolder is the folder of a cache in which models are prepared, each in one that begins with its key.
+	PreparedFolder = "prepared"
+
 	// layoutVersion is raised whenever the files of a prepared folder change while the vectors don't.
 	layoutVersion = 2
 )
@@ -61,8 +64,8 @@ func (m *Model) Prepare(ctx context.Context, cacheDir string) (p Prepared, err e
 	if err != nil {
 		return Prepared{}, fmt.Errorf("preparing %s: %w", m.Dir, err)
 	}
-	root := filepath.Join(cacheDir, "prepared")
-	key := m.preparedKey()
+	root := filepath.Join(cacheDir, PreparedFolder)
+	key := m.PreparedKey()
 	dir := filepath.Join(root, key)
 	p = Prepared{Dir: dir, Graph: filepath.Join(dir, GraphFile), Key: key, TokenTypes: m.source.tokenTypes(), Reused: true}
 	// The usual case, without a lock: a folder has this name only if it was complete.
@@ -172,10 +175,10 @@ func (m *Model) complete(ctx context.Context, dir, key string) bool {
 	return true
 }
 
-// preparedKey is the hex SHA-256, cut to 32 digits, of everything that changes the files.
-func (m *Model) preparedKey() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "embedfleet-prepared %d\nmaths %d\npacked %t\nweights %s\nnetwork %s\npooling %s\nnormalized %t\n",
-		layoutVersion, mathsVersion, m.Packed, together(m.weightFiles), m.net, m.Pooling, m.Normalize))
+// PreparedKey is the hex SHA-256, cut to 32 digits, of everything that changes the files.
+func (m *Model) PreparedKey() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "embedfleet-prepared %d\nmaths %d\npacked %t\nweights %s\nnetwork %s\npooling %s\nnormalized %t\n%s",
+		layoutVersion, mathsVersion, m.Packed, together(m.weightFiles), m.net, m.Pooling, m.Normalize, m.head()))
 	return hex.EncodeToString(sum[:])[:32]
 }
 

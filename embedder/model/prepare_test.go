@@ -103,12 +103,12 @@ func TestPrepareDamaged(t *testing.T) {
 func TestPrepareLeftovers(t *testing.T) {
 	t.Parallel()
 	m, cache := mustOpen(t, "testdata/variants/bert-all", nil), t.TempDir()
-	write(filepath.Join("prepared", m.preparedKey()+".partial", "graph.onnx_data"), "half")(t, cache)
-	write(filepath.Join("prepared", m.preparedKey()+".lock"), "")(t, cache)
+	write(filepath.Join("prepared", m.PreparedKey()+".partial", "graph.onnx_data"), "half")(t, cache)
+	write(filepath.Join("prepared", m.PreparedKey()+".lock"), "")(t, cache)
 	if _, err := m.Prepare(t.Context(), cache); err != nil {
 		t.Fatal(err)
 	}
-	if got := entries(t, filepath.Join(cache, "prepared")); got != m.preparedKey() {
+	if got := entries(t, filepath.Join(cache, "prepared")); got != m.PreparedKey() {
 		t.Errorf("the cache holds %q", got)
 	}
 }
@@ -209,7 +209,7 @@ func TestPrepareTogether(t *testing.T) {
 	if writers != 1 {
 		t.Errorf("%d callers wrote, want 1", writers)
 	}
-	if got := entries(t, filepath.Join(cache, "prepared")); got != m.preparedKey() {
+	if got := entries(t, filepath.Join(cache, "prepared")); got != m.PreparedKey() {
 		t.Errorf("the cache holds %q", got)
 	}
 }
@@ -218,7 +218,7 @@ func TestPrepareTogether(t *testing.T) {
 func TestPrepareWaits(t *testing.T) {
 	t.Parallel()
 	m, cache := mustOpen(t, "testdata/variants/bert-all", nil), t.TempDir()
-	lockFile := filepath.Join(cache, "prepared", m.preparedKey()+".lock")
+	lockFile := filepath.Join(cache, "prepared", m.PreparedKey()+".lock")
 	if err := os.Mkdir(filepath.Dir(lockFile), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
@@ -15,47 +16,57 @@ func TestOpenRefuses(t *testing.T) {
 	module := func(modules string) edit { return write("modules.json", modules) }
 	const transformer = `{"path":"","type":"x.Transformer"}`
 	for want, edits := range map[string][]edit{
-		"config.json is missing: not a Hugging Face":                               {remove("config.json")},
-		"reading config.json: unexpected end":                                      {cut("config.json", 3)},
-		"config.json: model_type is missing":                                       {config1("model_type", nil)},
-		"config.json: architecture gpt2 is none of":                                {config1("model_type", "gpt2")},
-		"config.json: architecture BertForQuestionAnswering is not a text encoder": {config1("architectures", []string{"BertForQuestionAnswering"})},
-		`config.json: hidden_act "silu" is none of`:                                {config1("hidden_act", "silu")},
-		`position_embedding_type "relative_key"`:                                   {config1("position_embedding_type", "relative_key")},
-		"is_decoder":                                                               {config1("is_decoder", true)},
-		"quantization_config is set":                                               {config1("quantization_config", map[string]any{"bits": 4})},
-		"pruned_heads is set":                                                      {config1("pruned_heads", map[string]any{"0": []int{1}})},
-		"auto_map names code of its own":                                           {config1("auto_map", map[string]any{"AutoModel": "code.Model"})},
-		"hidden_size 17 is not a multiple of num_attention_heads 2":                {config1("hidden_size", 17)},
-		"num_hidden_layers is -1 or missing":                                       {config1("num_hidden_layers", -1)},
-		"vocab_size is 0 or missing":                                               {config1("vocab_size", nil)},
-		"layer_norm_eps is 0":                                                      {config1("layer_norm_eps", 0)},
-		"type_vocab_size is 0":                                                     {config1("type_vocab_size", 0)},
-		"adapter_config.json: adapters are not supported":                          {write("adapter_config.json", "{}")},
+		"config.json is missing: not a Hugging Face":                                 {remove("config.json")},
+		"reading config.json: unexpected end":                                        {cut("config.json", 3)},
+		"config.json: model_type is missing":                                         {config1("model_type", nil)},
+		"config.json: architecture gpt2 is none of":                                  {config1("model_type", "gpt2")},
+		`config.json: architecture "BertForQuestionAnswering" is not a text encoder`: {config1("architectures", []string{"BertForQuestionAnswering"})},
+		`config.json: hidden_act "mish" is none of`:                                  {config1("hidden_act", "mish")},
+		`position_embedding_type "relative_key"`:                                     {config1("position_embedding_type", "relative_key")},
+		"is_decoder":                                                                 {config1("is_decoder", true)},
+		"quantization_config is set":                                                 {config1("quantization_config", map[string]any{"bits": 4})},
+		"pruned_heads is set":                                                        {config1("pruned_heads", map[string]any{"0": []int{1}})},
+		"auto_map names code of its own":                                             {config1("auto_map", map[string]any{"AutoModel": "code.Model"})},
+		"hidden_size 17 is not a multiple of num_attention_heads 2":                  {config1("hidden_size", 17)},
+		"num_hidden_layers is -1 or missing":                                         {config1("num_hidden_layers", -1)},
+		"vocab_size is 0 or missing":                                                 {config1("vocab_size", nil)},
+		"layer_norm_eps is 0":                                                        {config1("layer_norm_eps", 0)},
+		"type_vocab_size is 0":                                                       {config1("type_vocab_size", 0)},
+		"adapter_config.json: adapters are not supported":                            {write("adapter_config.json", "{}")},
 
-		"model.safetensors is missing, and there is no onnx/model.onnx":                      {remove("model.safetensors")},
-		"model.safetensors is missing: pytorch_model.bin is not read":                        {remove("model.safetensors"), write("pytorch_model.bin", "x")},
-		`model.safetensors: tensor "encoder.layer.2.attention.self.query.weight" is missing`: {config1("num_hidden_layers", 3)},
-		"has the shape [64 16], config.json wants [65 16]":                                   {config1("vocab_size", 65)},
+		"model.safetensors is missing, and pytorch_model.bin too, and there is no onnx/model.onnx": {remove("model.safetensors")},
+		"pytorch_model.bin: the file begins with \"x\": neither":                                   {remove("model.safetensors"), write("pytorch_model.bin", "x")},
+		"model.safetensors: it is a git-lfs pointer":                                               {write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")},
+		"reading config.json: it is a git-lfs pointer":                                             {write("config.json", "version https://git-lfs.github.com/spec/v1\n")},
+		`model_type "bert\nx" is no name`:                                                          {config1("model_type", "bert\nx")},
+		`tensor "encoder.layer.2.attention.self.query.weight" is missing`:                          {config1("num_hidden_layers", 1<<16)},
+		"reading config.json: it is not a regular file":                                            {fifo("config.json")},
+		"reading modules.json: it is not a regular file":                                           {fifo("modules.json")},
+		"model.safetensors: it is not a regular file":                                              {fifo("model.safetensors")},
+		"reading vocab.txt: it is not a regular file":                                              {remove("tokenizer.json"), fifo("vocab.txt")},
+		"tokenizer.json is missing, and vocab.txt":                                                 {remove("tokenizer.json"), link("tokenizer.json", "/dev/zero")},
+		"in the hub's cache, not a model's":                                                        {remove("config.json"), write("refs/main", "x")},
+		`model.safetensors: tensor "encoder.layer.2.attention.self.query.weight" is missing`:       {config1("num_hidden_layers", 3)},
+		"has the shape [64 16], config.json wants [65 16]":                                         {config1("vocab_size", 65)},
 		"cut short": {cut("model.safetensors", 10)},
 
-		"1_Pooling/config.json is missing":                   {remove("1_Pooling")},
-		`1_Pooling/config.json: pooling mode "best"`:         {set("1_Pooling/config.json", map[string]any{"pooling_mode": "best"})},
-		"1_Pooling/config.json: made for 32 dimensions":      {set("1_Pooling/config.json", map[string]any{"embedding_dimension": 32})},
-		"include_prompt false together with a prompt":        {set("1_Pooling/config.json", map[string]any{"include_prompt": false}), write("config_sentence_transformers.json", `{"prompts":{"query":"q"}}`)},
-		`modules.json: module 2: a module of type "x.Dense"`: {module(`[` + transformer + `,{"path":"1_Pooling","type":"x.Pooling"},{"path":"2_Dense","type":"x.Dense"}]`)},
-		"modules.json: module 0: Pooling in this place":      {module(`[{"path":"1_Pooling","type":"x.Pooling"}]`)},
-		"modules.json: no Transformer followed by a Pooling": {module(`[` + transformer + `]`)},
-		`modules.json: module 0: path "../up" leaves`:        {module(`[{"path":"../up","type":"x.Transformer"}]`)},
+		"1_Pooling/config.json is missing":                       {remove("1_Pooling")},
+		`1_Pooling/config.json: pooling mode "best"`:             {set("1_Pooling/config.json", map[string]any{"pooling_mode": "best"})},
+		"1_Pooling/config.json: made for 32 dimensions":          {set("1_Pooling/config.json", map[string]any{"embedding_dimension": 32})},
+		"2_Dense/config.json is missing":                         {module(`[` + transformer + `,{"path":"1_Pooling","type":"x.Pooling"},{"path":"2_Dense","type":"x.Dense"}]`)},
+		`modules.json: module 2: a module of type "x.LayerNorm"`: {module(`[` + transformer + `,{"path":"1_Pooling","type":"x.Pooling"},{"path":"2_LayerNorm","type":"x.LayerNorm"}]`)},
+		"modules.json: module 0: Pooling in this place":          {module(`[{"path":"1_Pooling","type":"x.Pooling"}]`)},
+		"modules.json: no Transformer followed by a Pooling":     {module(`[` + transformer + `]`)},
+		`modules.json: module 0: path "../up" leaves`:            {module(`[{"path":"../up","type":"x.Transformer"}]`)},
 
-		"sentence_bert_config.json: max_seq_length is 0":                          {set("sentence_bert_config.json", map[string]any{"max_seq_length": 0})},
-		"sentence_bert_config.json: query_length":                                 {set("sentence_bert_config.json", map[string]any{"query_length": 3})},
-		`transformer_task "fill-mask"`:                                            {set("sentence_bert_config.json", map[string]any{"transformer_task": "fill-mask"})},
-		`config_sentence_transformers.json: model_type "CrossEncoder"`:            {write("config_sentence_transformers.json", `{"model_type":"CrossEncoder"}`)},
-		"config_sentence_transformers.json: truncate_dim 8":                       {write("config_sentence_transformers.json", `{"truncate_dim":8}`)},
-		`config_sentence_transformers.json: default_prompt_name "q" is not among`: {write("config_sentence_transformers.json", `{"default_prompt_name":"q"}`)},
+		"sentence_bert_config.json: max_seq_length is 0":                                {set("sentence_bert_config.json", map[string]any{"max_seq_length": 0})},
+		"sentence_bert_config.json: query_length":                                       {set("sentence_bert_config.json", map[string]any{"query_length": 3})},
+		`transformer_task "fill-mask"`:                                                  {set("sentence_bert_config.json", map[string]any{"transformer_task": "fill-mask"})},
+		`config_sentence_transformers.json: model_type "CrossEncoder"`:                  {write("config_sentence_transformers.json", `{"model_type":"CrossEncoder"}`)},
+		"config_sentence_transformers.json: truncate_dim: 99 dimensions were asked for": {write("config_sentence_transformers.json", `{"truncate_dim":99}`)},
+		`config_sentence_transformers.json: default_prompt_name "q" is not among`:       {write("config_sentence_transformers.json", `{"default_prompt_name":"q"}`)},
 
-		"tokenizer.json is missing, and vocab.txt too":         {remove("tokenizer.json")},
+		"tokenizer.json is missing, and vocab.txt and sentencepiece.bpe.model too": {remove("tokenizer.json")},
 		"reading tokenizer.json":                               {cut("tokenizer.json", 9)},
 		`tokenizer_config.json: truncation_side "left"`:        {set("tokenizer_config.json", map[string]any{"truncation_side": "left"})},
 		"padding id 64 is outside config.json's vocab_size 64": {set("tokenizer_config.json", map[string]any{"pad_token": nil}), set("tokenizer.json", map[string]any{"padding": map[string]any{"pad_id": 64}})},
@@ -82,7 +93,7 @@ func refused(t *testing.T, dir, want string) {
 
 func TestOpenRefusesFolders(t *testing.T) {
 	t.Parallel()
-	refused(t, "testdata/bert-classify", "architecture BertForSequenceClassification is not")
+	refused(t, "testdata/bert-classify", `architecture "BertForSequenceClassification" is not`)
 	refused(t, "testdata/nowhere", "no such file")
 	refused(t, "testdata/make.py", "not a folder")
 	refused(t, t.TempDir(), "config.json is missing")
@@ -149,5 +160,26 @@ func TestOpenDamagedWeightsBesideGraph(t *testing.T) {
 	m := mustOpen(t, copyOf(t, "variants/bert-all", beside, remove("model.safetensors")), nil)
 	if m.Compiled || len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "model.safetensors is missing") {
 		t.Errorf("compiled %t with warnings %q, want the graph and the reason", m.Compiled, m.Warnings)
+	}
+}
+
+// fifo puts a pipe that nobody writes to in the place of a file: opening it would wait for ever.
+func fifo(file string) edit {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		path := filepath.Join(dir, file)
+		_ = os.Remove(path)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func link(file, to string) edit {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		if err := os.Symlink(to, filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -3,8 +3,10 @@ package model
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -25,7 +27,7 @@ type layout struct {
 	pooling     Pooling
 	poolingFrom string // the file that named the pooling, or "" if none did
 	poolingDim  int    // the width it was made for, or 0
-	normalize   bool
+	behind      []step // the modules behind the pooling
 
 	// promptExcluded is set if the prompt's tokens are read but left out of the pooling.
 	promptExcluded bool
@@ -68,12 +70,16 @@ func (l *layout) add(d folder, i int, m module) error {
 	case kind == "Pooling" && i > 0 && len(l.pooling) == 0:
 		return l.readPooling(d, path.Join(m.Path, "config.json"))
 	case kind == "Normalize" && len(l.pooling) > 0:
-		l.normalize = true
+		l.behind = append(l.behind, step{normalize: true})
+	case kind == "Dense" && len(l.pooling) > 0:
+		dense, err := readDense(d, m.Path)
+		l.behind = append(l.behind, step{dense: dense})
+		return err
 	case kind == "Dropout" && i > 0: // does nothing outside training
-	case kind == "Transformer", kind == "Pooling", kind == "Normalize":
+	case kind == "Transformer", kind == "Pooling", kind == "Normalize", kind == "Dense":
 		return fmt.Errorf("%s in this place is not supported", kind)
 	default:
-		return fmt.Errorf("a module of type %q is not supported", m.Type)
+		return fmt.Errorf("a module of type %.100q is not supported", m.Type)
 	}
 	return nil
 }
@@ -152,30 +158,32 @@ type modelConfig struct {
 	TruncateDim   *int               `json:"truncate_dim"`
 }
 
-// readPrompts reads config_sentence_transformers.json. A query has the prompt "query", a document the first
+// readModelConfig reads config_sentence_transformers.json.
+func readModelConfig(d folder) (c modelConfig, err error) {
+	const name = "config_sentence_transformers.json"
+	if _, err := d.read(name, &c); err != nil {
+		return c, err
+	}
+	switch {
+	case c.ModelType != "" && c.ModelType != "SentenceTransformer":
+		return c, fmt.Errorf("%s: model_type %.100q is not SentenceTransformer", name, c.ModelType)
+	case c.TruncateDim != nil && *c.TruncateDim < 1:
+		return c, fmt.Errorf("%s: truncate_dim is %d, at least 1 is needed", name, *c.TruncateDim)
+	case c.DefaultPrompt != nil && c.Prompts[*c.DefaultPrompt] == nil:
+		return c, fmt.Errorf("%s: default_prompt_name %.100q is not among the prompts", name, *c.DefaultPrompt)
+	}
+	return c, nil
+}
+
+// prompts returns the prompts for queries and documents. A query has the prompt "query", a document the first
 // of "document", "passage", "corpus" (encode_query and encode_document look there); whichever is not named
 // has the default prompt, which encode() puts in front of every text without being asked.
-func readPrompts(d folder) (Prompts, error) {
-	const name = "config_sentence_transformers.json"
-	var c modelConfig
-	if _, err := d.read(name, &c); err != nil {
-		return Prompts{}, err
-	}
-	if c.ModelType != "" && c.ModelType != "SentenceTransformer" {
-		return Prompts{}, fmt.Errorf("%s: model_type %q is not SentenceTransformer", name, c.ModelType)
-	}
-	if c.TruncateDim != nil {
-		return Prompts{}, fmt.Errorf("%s: truncate_dim %d is not supported", name, *c.TruncateDim)
-	}
+func (c *modelConfig) prompts() Prompts {
 	// null stands for a prompt that was never filled in, and an empty one for none on purpose: only the
 	// first makes room for the default.
 	fallback := ""
 	if c.DefaultPrompt != nil {
-		p := c.Prompts[*c.DefaultPrompt]
-		if p == nil {
-			return Prompts{}, fmt.Errorf("%s: default_prompt_name %q is not among the prompts", name, *c.DefaultPrompt)
-		}
-		fallback = *p
+		fallback = *c.Prompts[*c.DefaultPrompt]
 	}
 	first := func(names ...string) string {
 		for _, n := range names {
@@ -185,5 +193,49 @@ func readPrompts(d folder) (Prompts, error) {
 		}
 		return fallback
 	}
-	return Prompts{Query: first("query"), Document: first("document", "passage", "corpus")}, nil
+	return Prompts{Query: first("query"), Document: first("document", "passage", "corpus")}
+}
+
+// named returns all prompts by their names.
+func (c *modelConfig) named() map[string]string {
+	var all map[string]string
+	for name, p := range c.Prompts {
+		if p == nil {
+			continue
+		}
+		if all == nil {
+			all = make(map[string]string)
+		}
+		all[name] = *p
+	}
+	return all
+}
+
+// Prompt returns the prompt of a name: none for "text", the one for queries or documents, or another of the folder's.
+func (m *Model) Prompt(name string) (string, error) {
+	switch name {
+	case "text":
+		return "", nil
+	case "query":
+		return m.Prompts.Query, nil
+	case "document":
+		return m.Prompts.Document, nil
+	}
+	if p, ok := m.NamedPrompts[name]; ok {
+		return p, nil
+	}
+	return "", fmt.Errorf("there is no prompt %q: known are text, query, document and the folder's %q", name, slices.Sorted(maps.Keys(m.NamedPrompts)))
+}
+
+// named returns the prompt that an override names, which must be there.
+func (m *Model) named(what string, name *string, prompt *string) error {
+	if name == nil {
+		return nil
+	}
+	p, err := m.Prompt(*name)
+	if err != nil {
+		return fmt.Errorf("config_sentence_transformers.json: for %s: %w", what, err)
+	}
+	*prompt = p
+	return nil
 }

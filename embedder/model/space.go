@@ -35,6 +35,7 @@ type Identity struct {
 	MaxTokens int
 	Truncated string // side on which a text that is too long loses tokens
 	Pooling   Pooling
+	Behind    string // what is between pooling and the last normalisation, and whether a prompt is pooled; most often ""
 	Normalize bool
 	Dim       int
 	Compiler  int // version of the emitted graph's mathematics
@@ -56,7 +57,7 @@ func (m *Model) Identity(r Runtime) Identity {
 		Weights: together(m.weightFiles), Network: m.net.String(), Tokenizer: together(m.tokenizerFiles),
 		Text: "hangul-composed", Lowercase: m.Lowercase, Prompts: m.Prompts,
 		MaxTokens: m.MaxTokens, Truncated: "right",
-		Pooling: m.Pooling, Normalize: m.Normalize, Dim: m.Dim,
+		Pooling: m.Pooling, Behind: m.head().String(), Normalize: m.Normalize, Dim: m.Dim,
 		Compiler: mathsVersion, Runtime: r,
 	}
 }
@@ -71,7 +72,7 @@ func (i Identity) Space() vector.Space {
 }
 
 // String returns the canonical form, version 1: a line with the form's name, then a line for each part,
-// its name and its value, in this order. Free text is quoted as Go quotes it. The form changes only
+// its name and its value, in this order, "behind" only if there is anything. Free text is quoted as Go quotes it. The form changes only
 // together with its number, since every stored vector carries its hash.
 func (i Identity) String() string {
 	var b strings.Builder
@@ -87,6 +88,7 @@ func (i Identity) String() string {
 		{"max-tokens", strconv.Itoa(i.MaxTokens)},
 		{"truncated", i.Truncated},
 		{"pooling", i.Pooling.String()},
+		{"behind", i.Behind},
 		{"normalized", strconv.FormatBool(i.Normalize)},
 		{"dim", strconv.Itoa(i.Dim)},
 		{"compiler", strconv.Itoa(i.Compiler)},
@@ -94,16 +96,10 @@ func (i Identity) String() string {
 		{"provider", i.Runtime.Provider},
 		{"runtime", i.Runtime.Name},
 	} {
+		if part[0] == "behind" && part[1] == "" {
+			continue // the spaces from before there were such modules
+		}
 		fmt.Fprintf(&b, "%s %s\n", part[0], part[1])
 	}
 	return b.String()
-}
-
-// String names what the weights alone don't say of a network's mathematics.
-func (n network) String() string {
-	if n.Activation == "" {
-		return fmt.Sprintf("onnx %s output=%s", n.Type, n.Output)
-	}
-	return fmt.Sprintf("%s layers=%d hidden=%d heads=%d act=%s eps=%g pad=%d",
-		n.Type, n.Layers, n.Hidden, n.Heads, n.Activation, n.Epsilon, n.PadID)
 }

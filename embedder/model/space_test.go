@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/binary"
 	"reflect"
 	"testing"
 
@@ -92,6 +93,12 @@ func TestSpaceEveryFile(t *testing.T) {
 	t.Parallel()
 	run := Runtime{Name: "ort1"}
 	seen := map[vector.Space]string{mustOpen(t, "testdata/variants/bert-all", nil).Space(run): "nothing"}
+	// Every copy has a Dense module beside it, of the folder's five poolings of 16 dimensions to three.
+	dense := func(t *testing.T, dir string) {
+		set("2_Dense/config.json", map[string]any{"in_features": 80, "out_features": 3})(t, dir)
+		header := `{"linear.weight":{"dtype":"F32","shape":[3,80],"data_offsets":[0,960]},"linear.bias":{"dtype":"F32","shape":[3],"data_offsets":[960,972]}}`
+		write("2_Dense/model.safetensors", string(binary.LittleEndian.AppendUint64(nil, uint64(len(header))))+header+string(make([]byte, 972)))(t, dir)
+	}
 	for name, e := range map[string]edit{
 		"epsilon":    config1("layer_norm_eps", 1e-5),
 		"activation": config1("hidden_act", "relu"),
@@ -101,14 +108,23 @@ func TestSpaceEveryFile(t *testing.T) {
 		"pooling":    set("1_Pooling/config.json", map[string]any{"pooling_mode": "max"}),
 		"normalised": write("modules.json", `[{"type":"Transformer"},{"path":"1_Pooling","type":"Pooling"},{"type":"Normalize"}]`),
 		"prompt":     write("config_sentence_transformers.json", `{"prompts":{"query":"q"}}`),
-		"tokenizer":  set("tokenizer.json", map[string]any{"version": "2"}),
-		"weights":    flip("model.safetensors", -1),
+		"cut":        write("config_sentence_transformers.json", `{"truncate_dim":8}`),
+		"left out":   set("1_Pooling/config.json", map[string]any{"include_prompt": false}),
+		"order": write("modules.json", `[{"type":"Transformer"},{"path":"1_Pooling","type":"Pooling"},{"type":"Normalize"},
+			{"path":"2_Dense","type":"Dense"}]`),
+		"dense": write("modules.json", `[{"type":"Transformer"},{"path":"1_Pooling","type":"Pooling"},{"path":"2_Dense","type":"Dense"}]`),
+		"tanh": func(t *testing.T, dir string) {
+			write("modules.json", `[{"type":"Transformer"},{"path":"1_Pooling","type":"Pooling"},{"path":"2_Dense","type":"Dense"}]`)(t, dir)
+			set("2_Dense/config.json", map[string]any{"activation_function": "torch.nn.modules.linear.Identity"})(t, dir)
+		},
+		"tokenizer": set("tokenizer.json", map[string]any{"version": "2"}),
+		"weights":   flip("model.safetensors", -1),
 		"a graph": func(t *testing.T, dir string) {
 			remove("model.safetensors")(t, dir)
 			write("model.onnx", read(t, "testdata/foreign/sentence/onnx/model.onnx"))(t, dir)
 		},
 	} {
-		space := mustOpen(t, copyOf(t, "variants/bert-all", e), nil).Space(run)
+		space := mustOpen(t, copyOf(t, "variants/bert-all", dense, e), nil).Space(run)
 		if other, twice := seen[space]; twice {
 			t.Errorf("changing the %s gives the same space as changing the %s", name, other)
 		}

@@ -13,6 +13,8 @@ const (
 	inputIDs   = "input_ids"
 	inputMask  = "attention_mask"
 	inputTypes = "token_type_ids" // always zero: one segment
+
+	inputPrompt = "prompt_tokens" // [batch, 1], see embedder.Batch
 )
 
 // OperatorDomain is the domain of the operators that package kernels computes, version 1. They work on rows without
@@ -20,6 +22,8 @@ const (
 //
 //	Pack(x [texts, tokens, hidden], mask [texts, tokens]) -> [T, hidden], lengths [texts]
 //	SelfAttention(x [T, hidden], lengths, in, in bias, out, out bias, scale, shift; heads, epsilon) -> [T, hidden]
+//	Attend(queries [T, heads * width], keys, values [T, key heads * width], lengths, cosines, sines [tokens, width/2] or empty;
+//		heads, key_heads, window or -1, causal, scale) -> [T, heads * width]
 //	FeedForward(x [T, hidden], up, up bias, down, down bias, scale, shift; relu, epsilon) -> [T, hidden]
 //	Unpack(x [T, hidden], lengths, mask) -> [texts, tokens, hidden], 0 for padding
 const OperatorDomain = "embedfleet"
@@ -58,8 +62,8 @@ func readPorts(path, output string) (ports, error) {
 func choosePorts(ins, outs []onnxpb.Value, output string) (ports, error) {
 	p := ports{output: output}
 	for _, in := range ins {
-		if !slices.Contains([]string{inputIDs, inputMask, inputTypes}, in.Name) {
-			return ports{}, fmt.Errorf("input %q is none of %s, %s, %s", in.Name, inputIDs, inputMask, inputTypes)
+		if !slices.Contains([]string{inputIDs, inputMask, inputTypes, inputPrompt}, in.Name) {
+			return ports{}, fmt.Errorf("input %q is none of %s, %s, %s, %s", in.Name, inputIDs, inputMask, inputTypes, inputPrompt)
 		}
 		if in.Type != onnxpb.Int64 || len(in.Dims) != 2 {
 			return ports{}, fmt.Errorf("input %q has element type %d and %d axes, want int64 (7) and 2", in.Name, in.Type, len(in.Dims))

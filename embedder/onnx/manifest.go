@@ -19,7 +19,7 @@ import (
 
 const (
 	manifestName   = "manifest.json"
-	manifestFormat = 1
+	manifestFormat = 2 // 1 had tensors wherever the one before ended
 	graphName      = "graph.onnx"
 	dataName       = "graph.onnx_data"
 )
@@ -83,7 +83,7 @@ func cpuKey() string {
 }
 
 // Verify reports why the prepared folder may not be loaded here: absent, of another runtime, processor or
-// source, or not byte for byte what was written.
+// source, not byte for byte what was written, or with a tensor where no kernel may read it.
 //
 // A file that the system says nobody has touched since it was digested is not read again: that would take
 // longer than the load it guards. So what it notices is every change by way of the file system, not a disk
@@ -109,6 +109,9 @@ func (rt *Runtime) verify(p Prepared) (manifest, error) {
 		if err == nil {
 			err = m.verifyFile(p.Dir, name, want)
 		}
+	}
+	if err == nil {
+		err = checkAligned(p.Dir)
 	}
 	if err != nil {
 		return m, fmt.Errorf("prepared folder %s: %w", p.Dir, err)

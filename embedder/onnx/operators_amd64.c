@@ -150,8 +150,8 @@ static status *output(context *c, size_t i, const int64_t *dims, size_t rank, vo
 
 // What a node's attributes say.
 typedef struct {
-  int64_t heads, relu;
-  float epsilon;
+  int64_t heads, relu, key_heads, window, causal;
+  float epsilon, scale;
 } node;
 
 // Pack: x [texts, tokens, hidden] and mask [texts, tokens] of rows padded on the right to the rows of all real
@@ -233,7 +233,9 @@ static status *unpack(void *kernel, context *c) {
 // The work of a node, block by block, on one thread or on several of the runtime's.
 typedef struct {
   const ef_attention *attention; // or
+  const ef_attend *attend;       // or
   const ef_feed_forward *feed_forward;
+  const float *k, *v; // of attend
   const float *x;
   float *y;
   const int64_t *lengths;
@@ -244,6 +246,7 @@ typedef struct {
 static void work(void *data, size_t i) {
   job *j = data;
   int failed = j->attention != NULL ? ef_attention_run(j->attention, j->x, j->y, j->lengths, &j->blocks[i])
+               : j->attend != NULL  ? ef_attend_run(j->attend, j->x, j->k, j->v, j->y, j->lengths, &j->blocks[i])
                                     : ef_feed_forward_run(j->feed_forward, j->x, j->y, &j->blocks[i]);
   if (failed) {
     __atomic_store_n(&j->failed, 1, __ATOMIC_RELAXED);
@@ -292,6 +295,50 @@ static status *self_attention(void *kernel, context *c) {
       .norm = {in[6].data, in[7].data, n->epsilon},
   };
   job j = {.attention = &op, .x = in[0].data, .lengths = lengths};
+  if ((s = output(c, 0, in[0].dim, 2, (void **)&j.y)) != NULL) {
+    return s;
+  }
+  ef_block *blocks = malloc(sizeof(ef_block) * (size_t)(texts + 1));
+  if (blocks == NULL) {
+    return refuse(FAIL, "no memory for a list of blocks");
+  }
+  j.blocks = blocks;
+  s = run(c, &j, ef_attention_blocks(lengths, texts, blocks));
+  free(blocks);
+  return s;
+}
+
+// Attend: queries [T, heads * width], keys and values [T, key heads * width], lengths [texts], cosines and sines
+// [tokens, width/2] or empty, to [T, heads * width].
+static status *attend(void *kernel, context *c) {
+  const node *n = kernel;
+  tensor in[6];
+  status *s = inputs(c, in, 6);
+  if (s != NULL) {
+    return s;
+  }
+  int64_t rows = in[0].dim[0], texts = in[3].dim[0], sum = 0, longest = 0, width = n->heads > 0 ? in[0].dim[1] / n->heads : 0;
+  const int64_t *lengths = in[3].data;
+  bool fits = in[0].rank == 2 && in[1].rank == 2 && in[2].rank == 2 && in[3].rank == 1 && in[4].rank == 2 && in[5].rank == 2 && width > 0 &&
+              n->key_heads > 0 && n->heads % n->key_heads == 0 && in[0].dim[1] == n->heads * width && in[1].dim[0] == rows &&
+              in[2].dim[0] == rows && in[1].dim[1] == n->key_heads * width && in[2].dim[1] == n->key_heads * width;
+  for (int64_t t = 0; fits && t < texts; t++) {
+    fits = lengths[t] >= 0;
+    sum += lengths[t];
+    longest = lengths[t] > longest ? lengths[t] : longest;
+  }
+  bool turns = count(&in[4]) > 0;
+  if (turns) {
+    fits = fits && width % 2 == 0 && in[4].dim[0] >= longest && in[4].dim[1] == width / 2 && in[5].dim[0] == in[4].dim[0] && in[5].dim[1] == width / 2;
+  }
+  if (!fits || sum != rows) {
+    return refuse(INVALID_ARGUMENT, "Attend: the inputs' shapes do not fit each other");
+  }
+  ef_attend op = {
+      .heads = n->heads, .key_heads = n->key_heads, .width = width, .window = n->window, .causal = (int)n->causal, .scale = n->scale,
+      .cosine = turns ? in[4].data : NULL, .sine = turns ? in[5].data : NULL,
+  };
+  job j = {.attend = &op, .x = in[0].data, .k = in[1].data, .v = in[2].data, .lengths = lengths};
   if ((s = output(c, 0, in[0].dim, 2, (void **)&j.y)) != NULL) {
     return s;
   }
@@ -362,14 +409,24 @@ static status *create(const operator_ *o, const void *table, const kernel_info *
     return refuse(FAIL, "no memory for a node");
   }
   status *s = NULL;
-  bool attends = strcmp(o->called, "SelfAttention") == 0, feeds = strcmp(o->called, "FeedForward") == 0;
-  if (attends) {
-    s = CALL(ATTRIBUTE_INT64, status * (*)(const kernel_info *, const char *, int64_t *))(info, "heads", &n->heads);
-  } else if (feeds) {
-    s = CALL(ATTRIBUTE_INT64, status * (*)(const kernel_info *, const char *, int64_t *))(info, "relu", &n->relu);
-  }
-  if (s == NULL && (attends || feeds)) {
-    s = CALL(ATTRIBUTE_FLOAT, status * (*)(const kernel_info *, const char *, float *))(info, "epsilon", &n->epsilon);
+  // Each attribute with the operators that have it.
+  const struct {
+    const char *of, *name;
+    int64_t *whole;
+    float *real;
+  } attributes[] = {
+      {"SelfAttention Attend", "heads", &n->heads, NULL}, {"Attend", "key_heads", &n->key_heads, NULL},
+      {"Attend", "window", &n->window, NULL},             {"Attend", "causal", &n->causal, NULL},
+      {"Attend", "scale", NULL, &n->scale},               {"FeedForward", "relu", &n->relu, NULL},
+      {"SelfAttention FeedForward", "epsilon", NULL, &n->epsilon},
+  };
+  for (size_t i = 0; s == NULL && i < sizeof attributes / sizeof *attributes; i++) {
+    if (strstr(attributes[i].of, o->called) == NULL) {
+      continue;
+    }
+    s = attributes[i].whole != NULL
+            ? CALL(ATTRIBUTE_INT64, status * (*)(const kernel_info *, const char *, int64_t *))(info, attributes[i].name, attributes[i].whole)
+            : CALL(ATTRIBUTE_FLOAT, status * (*)(const kernel_info *, const char *, float *))(info, attributes[i].name, attributes[i].real);
   }
   if (s != NULL) {
     free(n);
@@ -392,6 +449,7 @@ static const operator_ operators[] = {
     OPERATOR("Pack", "fi", "fi", pack),
     OPERATOR("Unpack", "fii", "f", unpack),
     OPERATOR("SelfAttention", "fiffffff", "f", self_attention),
+    OPERATOR("Attend", "fffiff", "f", attend),
     OPERATOR("FeedForward", "fffffff", "f", feed_forward),
 };
 

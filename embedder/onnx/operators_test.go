@@ -119,7 +119,7 @@ func TestOperators(t *testing.T) {
 	rt := withOperators(t)
 	path := newPackedGraph().write(t)
 	prepared := Prepared{Dir: filepath.Join(t.TempDir(), "prepared"), Source: "test"}
-	if err := rt.Prepack(t.Context(), path, "", prepared); err != nil {
+	if err := rt.Prepack(t.Context(), File(path), "", prepared); err != nil {
 		t.Fatal(err)
 	}
 	lengths := []int{500, 169, 90, 40, 17, 16, 15, 3, 2, 1}

@@ -14,24 +14,29 @@ import (
 	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
-// Prepack makes sure that p.Dir holds the graph at graphPath optimised and prepacked for this runtime and
-// processor. A folder that [Runtime.Verify] accepts is left alone; any other is written anew. The work goes
+// A Graph says where a graph is, or puts it into the empty folder dir, with its data files beside it, and says so.
+type Graph func(ctx context.Context, dir string) (path string, err error)
+
+// File is a graph that lies at an absolute path.
+func File(path string) Graph {
+	return func(context.Context, string) (string, error) { return path, nil }
+}
+
+// Prepack makes sure that p.Dir holds a graph optimised and prepacked for this runtime and
+// processor. The graph is asked for only if it is needed, and what it puts into its folder goes when the work is done,
+// so that the weights do not stay twice. A folder that [Runtime.Verify] accepts is left alone; any other is written anew. The work goes
 // to p.Dir.partial under a lock on p.Dir.lock, shared with other processes, and is renamed when all of it
 // is on disk, so that no reader meets half a folder. A folder that is valid may be read-only. Output is the
 // graph's output, "" for "embedding".
 //
 // The folder takes about 1.8 times the weights; the write needs the memory of a plain load.
-func (rt *Runtime) Prepack(ctx context.Context, graphPath, output string, p Prepared) (err error) {
+func (rt *Runtime) Prepack(ctx context.Context, graph Graph, output string, p Prepared) (err error) {
 	if !filepath.IsAbs(p.Dir) {
 		return fmt.Errorf("prepared folder %q is not an absolute path", p.Dir)
 	}
 	if m, err := rt.verify(p); err == nil {
 		rt.keepStamps(p.Dir, m)
 		return nil
-	}
-	names, err := readPorts(graphPath, Options{Output: output}.withDefaults().Output)
-	if err != nil {
-		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(p.Dir), 0o755); err != nil {
 		return fmt.Errorf("making room for a prepared graph: %w", err)
@@ -45,28 +50,42 @@ func (rt *Runtime) Prepack(ctx context.Context, graphPath, output string, p Prep
 		return nil // another process was faster
 	}
 	start := time.Now()
-	if err := rt.prepack(ctx, graphPath, names, p); err != nil {
-		return fmt.Errorf("preparing %s in %s: %w", graphPath, p.Dir, err)
+	if err := rt.prepack(ctx, graph, Options{Output: output}.withDefaults().Output, p); err != nil {
+		return fmt.Errorf("preparing %s: %w", p.Dir, err)
 	}
 	rt.log.Info("graph prepared", "dir", p.Dir, "dur", time.Since(start))
 	return nil
 }
 
 // prepack writes the folder while the lock is held.
-func (rt *Runtime) prepack(ctx context.Context, graphPath string, names ports, p Prepared) error {
+func (rt *Runtime) prepack(ctx context.Context, graph Graph, output string, p Prepared) error {
 	partial := p.Dir + ".partial"
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
-	if err := os.Mkdir(partial, 0o755); err != nil {
+	plain := filepath.Join(partial, "plain")
+	if err := os.MkdirAll(plain, 0o755); err != nil {
 		return err
 	}
 	defer os.RemoveAll(partial)
-	if err := rt.writeOptimised(ctx, graphPath, names, partial); err != nil {
+	path, err := graph(ctx, plain)
+	if err != nil {
+		return err
+	}
+	names, err := readPorts(path, output)
+	if err != nil {
+		return err
+	}
+	if err := rt.writeOptimised(ctx, path, names, partial); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(plain); err != nil {
+		return err
+	}
+	if err := align(partial); err != nil {
 		return err
 	}
 	m := rt.manifest(p.Source)
-	var err error
 	if m.Files, err = digest(partial, []string{graphName, dataName}); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/embedder"
+	"github.com/embedfleet/embedfleet/embedder/internal/onnxpb"
 	"github.com/embedfleet/embedfleet/internal/filelock"
 )
 
@@ -21,7 +22,7 @@ func prepare(t testing.TB) Prepared {
 	t.Helper()
 	rt := start(t)
 	p := Prepared{Dir: filepath.Join(t.TempDir(), rt.Key()), Source: "the slow graph"}
-	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -60,7 +61,7 @@ func TestPrepackOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+			if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 				t.Error(err)
 			}
 		})
@@ -70,7 +71,7 @@ func TestPrepackOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(p.graph())
@@ -102,6 +103,7 @@ func TestPreparedRefused(t *testing.T) {
 		{"another format", edit(func(m *manifest) { m.Format = 99 }), `made for format "99"`},
 		{"a file outside", edit(func(m *manifest) { m.Files["../x"] = fileInfo{} }), "outside the folder"},
 		{"a file not listed", edit(func(m *manifest) { delete(m.Files, dataName) }), "not in its manifest"},
+		{"a tensor off its place", misalign, "no multiple of 64"},
 		{"a broken manifest", func(dir string) error {
 			return os.Truncate(filepath.Join(dir, manifestName), 20)
 		}, manifestName},
@@ -121,7 +123,7 @@ func TestPreparedRefused(t *testing.T) {
 			if s := open(t, "slow.onnx", opts); s.Prepared() {
 				t.Error("the spoiled folder was loaded")
 			}
-			if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+			if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 				t.Fatal(err)
 			}
 			if err := rt.Verify(p); err != nil {
@@ -129,6 +131,25 @@ func TestPreparedRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// misalign moves every tensor four bytes on, as the runtime itself may place them, in a folder that is otherwise
+// as its manifest says.
+func misalign(dir string) error {
+	graph, data := filepath.Join(dir, graphName), filepath.Join(dir, dataName)
+	weights, err1 := os.ReadFile(data)
+	b, err2 := os.ReadFile(graph)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	b, err := onnxpb.Move(b, func(s onnxpb.Span) (onnxpb.Span, error) { s.Offset += 4; return s, nil })
+	if err != nil {
+		return err
+	}
+	err1 = os.WriteFile(graph, b, 0o644)
+	err2 = os.WriteFile(data, append(make([]byte, 4), weights...), 0o644)
+	files, err := digest(dir, []string{graphName, dataName})
+	return errors.Join(err, err1, err2, edit(func(m *manifest) { m.Files = files })(dir))
 }
 
 // flipBit changes one bit of the weights.
@@ -163,7 +184,7 @@ func settle(t *testing.T, rt *Runtime, p Prepared) {
 		if !m.digested {
 			return
 		}
-		if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", p); err != nil {
+		if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -225,11 +246,11 @@ func edit(change func(*manifest)) func(string) error {
 func TestPrepackRefuses(t *testing.T) {
 	t.Parallel()
 	rt := start(t)
-	if err := rt.Prepack(t.Context(), graphPath(t, "slow.onnx"), "", Prepared{Dir: "relative"}); err == nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "slow.onnx")), "", Prepared{Dir: "relative"}); err == nil {
 		t.Error("a relative folder was accepted")
 	}
 	p := Prepared{Dir: filepath.Join(t.TempDir(), "x")}
-	if err := rt.Prepack(t.Context(), graphPath(t, "positions.onnx"), "", p); err == nil {
+	if err := rt.Prepack(t.Context(), File(graphPath(t, "positions.onnx")), "", p); err == nil {
 		t.Error("a graph that can't be opened was prepared")
 	}
 	if left, _ := os.ReadDir(filepath.Dir(p.Dir)); len(left) > 0 {
@@ -252,7 +273,7 @@ func TestPrepackWaitsForLock(t *testing.T) {
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := start(t).Prepack(ctx, graphPath(t, "slow.onnx"), "", p); !errors.Is(err, context.DeadlineExceeded) {
+	if err := start(t).Prepack(ctx, File(graphPath(t, "slow.onnx")), "", p); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err = %v, want context.DeadlineExceeded", err)
 	}
 	left, err := os.ReadDir(filepath.Dir(p.Dir))

@@ -25,7 +25,8 @@ type Session struct {
 }
 
 // Open loads the graph at graphPath, an absolute path, or its prepared form if opts names one that matches
-// this runtime, processor and source; one that doesn't is passed over with a warning. Inputs, output,
+// this runtime, processor and source; one that doesn't is passed over with a warning. Without a graphPath there is
+// nothing but the prepared form, and one that doesn't match is an error. Inputs, output,
 // element types and shapes are checked before anything is loaded. Open returns when the session is ready,
 // or, if ctx ends during the load, after the native load has come back and was freed.
 func (rt *Runtime) Open(ctx context.Context, graphPath string, opts Options) (*Session, error) {
@@ -33,12 +34,16 @@ func (rt *Runtime) Open(ctx context.Context, graphPath string, opts Options) (*S
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("opening %s: %w", graphPath, err)
 	}
-	names, err := readPorts(graphPath, opts.Output)
+	from := graphPath
+	if from == "" && opts.Prepared.Dir != "" {
+		from = opts.Prepared.graph()
+	}
+	names, err := readPorts(from, opts.Output)
 	if err != nil {
 		return nil, err
 	}
 	if opts.Dim, err = settleDim(opts.Dim, names.dim); err != nil {
-		return nil, fmt.Errorf("graph %s: %w", graphPath, err)
+		return nil, fmt.Errorf("graph %s: %w", from, err)
 	}
 	if err := rt.retain(); err != nil {
 		return nil, err
@@ -73,16 +78,14 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 		return err
 	}
 	start := time.Now()
-	path := graphPath
-	if s.opts.Prepared.Dir != "" {
-		if err := s.rt.Verify(s.opts.Prepared); err != nil {
-			s.rt.log.Warn("prepared graph not used", "err", err)
-		} else {
-			path, s.prepared = s.opts.Prepared.graph(), true
-			// The file is already optimised, and doing it again costs most of the load.
-			if err := so.SetGraphOptimizationLevel(ort.GraphOptimizationLevelDisableAll); err != nil {
-				return fmt.Errorf("setting session options: %w", err)
-			}
+	path, err := s.choose(graphPath)
+	if err != nil {
+		return err
+	}
+	if s.prepared {
+		// The file is already optimised, and doing it again costs most of the load.
+		if err := so.SetGraphOptimizationLevel(ort.GraphOptimizationLevelDisableAll); err != nil {
+			return fmt.Errorf("setting session options: %w", err)
 		}
 	}
 	s.native, err = s.rt.create(ctx, path, s.names, so)
@@ -91,6 +94,23 @@ func (s *Session) load(ctx context.Context, graphPath string) error {
 	}
 	s.rt.log.Info("session opened", "graph", path, "prepared", s.prepared, "dim", s.opts.Dim, "threads", s.opts.Threads, "device", s.opts.Device.String(), "dur", time.Since(start))
 	return nil
+}
+
+// choose returns the graph to load, the prepared one where that is named and matches.
+func (s *Session) choose(graphPath string) (string, error) {
+	if s.opts.Prepared.Dir == "" {
+		return graphPath, nil
+	}
+	err := s.rt.Verify(s.opts.Prepared)
+	switch {
+	case err == nil:
+		s.prepared = true
+		return s.opts.Prepared.graph(), nil
+	case graphPath == "":
+		return "", err
+	}
+	s.rt.log.Warn("prepared graph not used", "err", err)
+	return graphPath, nil
 }
 
 // Dim is the vectors' dimension.
@@ -114,7 +134,7 @@ func (s *Session) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, e
 	if s.native == nil {
 		return nil, fmt.Errorf("running a closed session: %w", embedder.ErrClosed)
 	}
-	t, err := newTensors(pad(b.Rows, s.opts.PadID), s.names.inputs, s.opts.Dim)
+	t, err := newTensors(pad(b.Rows, s.opts.PadID), b.Prompts, s.names.inputs, s.opts.Dim)
 	if err != nil {
 		return nil, err
 	}

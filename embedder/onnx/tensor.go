@@ -42,6 +42,9 @@ func (o Options) check(b embedder.Batch) error {
 	if len(b.Rows) == 0 {
 		return errors.New("batch has no rows")
 	}
+	if b.Prompts != nil && len(b.Prompts) != len(b.Rows) {
+		return fmt.Errorf("batch has prompts for %d of %d rows", len(b.Prompts), len(b.Rows))
+	}
 	for r, row := range b.Rows {
 		if len(row) < 1 || len(row) > o.MaxTokens {
 			return fmt.Errorf("row %d has %d tokens, want 1 to %d", r, len(row), o.MaxTokens)
@@ -66,16 +69,21 @@ type tensors struct {
 
 // newTensors wraps a padded batch and room for its vectors. The caller frees the result after the native
 // call has returned, and not before.
-func newTensors(p padded, names []string, dim int) (*tensors, error) {
+func newTensors(p padded, prompts []int, names []string, dim int) (*tensors, error) {
 	t := &tensors{out: make([]float32, p.rows*dim)}
 	shape := ort.NewShape(int64(p.rows), int64(p.width))
 	for _, name := range names {
-		data := p.ids
+		data, shape := p.ids, shape
 		switch name {
 		case inputMask:
 			data = p.mask
 		case inputTypes:
 			data = make([]int64, len(p.ids))
+		case inputPrompt:
+			data, shape = make([]int64, p.rows), ort.NewShape(int64(p.rows), 1)
+			for i, n := range prompts {
+				data[i] = int64(n)
+			}
 		}
 		if err := addTensor(t, &t.inputs, shape, data); err != nil {
 			t.free()

@@ -21,14 +21,18 @@ type addedToken struct {
 // An addedSet finds added tokens in a text.
 type addedSet struct {
 	tokens []addedToken
+	names  trie      // of the tokens' places in the list
 	first  [256]bool // bytes that a token starts with
 	only   int       // that byte if there is but one, else -1
+
+	longest int // bytes of the longest token
 }
 
 func newAddedSet(tokens []addedToken) (addedSet, error) {
 	a := addedSet{tokens: tokens, only: -1}
 	seen := map[string]int32{}
-	for _, t := range tokens {
+	names := make([]piece, len(tokens))
+	for i, t := range tokens {
 		if t.content == "" {
 			return a, fmt.Errorf("added token %d is empty once normalised", t.id)
 		}
@@ -37,7 +41,10 @@ func newAddedSet(tokens []addedToken) (addedSet, error) {
 		}
 		seen[t.content] = t.id
 		a.first[t.content[0]] = true
+		names[i] = piece{token: t.content, id: int32(i)}
+		a.longest = max(a.longest, len(t.content))
 	}
+	a.names = newTrie(names)
 	if len(tokens) > 0 {
 		c := tokens[0].content[0]
 		if !slices.ContainsFunc(tokens, func(t addedToken) bool { return t.content[0] != c }) {
@@ -49,16 +56,17 @@ func newAddedSet(tokens []addedToken) (addedSet, error) {
 
 func (a *addedSet) empty() bool { return len(a.tokens) == 0 }
 
-// A splitter walks over a text, from added token to added token. After next returned true, either id is an
+// A finder walks over a text, from added token to added token. After next returned true, either id is an
 // added token's or it is -1 and part is the text up to the next one. No part is empty.
-type splitter struct {
+type finder struct {
 	set  *addedSet
 	text string
 	at   int // where the next match is sought
 	done int // how far the text has been handed out
 
-	part string
-	id   int32
+	start int // of part in the text
+	part  string
+	id    int32
 
 	pending bool // a match was found but the text before it is handed out first
 	found   match
@@ -70,9 +78,10 @@ type match struct {
 	id          int32
 }
 
-func (a *addedSet) split(text string) splitter { return splitter{set: a, text: text} }
+func (a *addedSet) split(text string) finder { return finder{set: a, text: text} }
 
-func (s *splitter) next() bool {
+func (s *finder) next() bool {
+	s.start = s.done
 	if !s.pending {
 		s.found, s.pending = s.set.find(s.text, &s.at, s.done)
 	}
@@ -97,8 +106,8 @@ func (a *addedSet) find(text string, at *int, done int) (match, bool) {
 		if start < 0 {
 			return match{}, false
 		}
-		k := a.longest(text[start:])
-		if k < 0 {
+		k, size := a.names.longest(root, text[start:])
+		if size == 0 {
 			*at = start + 1
 			continue
 		}
@@ -136,17 +145,6 @@ func (a *addedSet) candidate(text string, at int) int {
 		}
 	}
 	return -1
-}
-
-// longest returns the index of the longest token that text starts with, or -1.
-func (a *addedSet) longest(text string) int {
-	best, size := -1, 0
-	for i := range a.tokens {
-		if c := a.tokens[i].content; len(c) > size && strings.HasPrefix(text, c) {
-			best, size = i, len(c)
-		}
-	}
-	return best
 }
 
 func endsInWord(s string) bool {

@@ -24,6 +24,23 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
+// BenchmarkFamilies is BenchmarkEncode for composed pipelines.
+func BenchmarkFamilies(b *testing.B) {
+	for name, tk := range everyKind(b) {
+		b.Run(name, func(b *testing.B) {
+			texts, size := sentences(b)
+			ids := make([]int32, 0, 1<<16)
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, s := range texts {
+					ids, _ = tk.Encode(ids[:0], s, 512)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkCut encodes 100 kB cut at 512 ids: it must not cost what all of the text would.
 func BenchmarkCut(b *testing.B) {
 	for _, name := range publicNames {

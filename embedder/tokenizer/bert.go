@@ -69,7 +69,12 @@ func (b *bert) encodeNormalized(r *run, s string) { b.words(r, s, &b.plain) }
 
 // normalize is only needed where added tokens are sought in normalised text.
 func (b *bert) normalize(r *run, s string) string {
-	w := r.late[:0]
+	r.late = b.appendNormalized(r, r.late[:0], s)
+	return view(r.late)
+}
+
+// appendNormalized appends what the normaliser makes of s, white space and all.
+func (b *bert) appendNormalized(r *run, w []byte, s string) []byte {
 	r.barrier = 0
 	for _, c := range s {
 		props := bertProps(c)
@@ -92,8 +97,7 @@ func (b *bert) normalize(r *run, s string) string {
 			w = append(w, ' ')
 		}
 	}
-	r.late = w
-	return view(w)
+	return w
 }
 
 // words cuts s into words by the given classes and appends their pieces to r.
@@ -124,15 +128,12 @@ func (b *bert) words(r *run, s string, classes *[256]uint8) {
 		}
 		i += n
 	}
-	if !r.full() {
-		w = b.flush(r, w)
-	}
-	r.word = w
+	r.word = b.flush(r, w)
 }
 
-// flush appends the pieces of a finished word and returns the empty one.
+// flush appends the pieces of a finished word, unless there are enough, and returns the empty one.
 func (b *bert) flush(r *run, w []byte) []byte {
-	if len(w) > 0 {
+	if len(w) > 0 && !r.full() {
 		r.ids = b.model.word(r.ids, w)
 		r.barrier = 0
 	}
@@ -164,10 +165,12 @@ func (b *bert) fold(r *run, w []byte, c rune) []byte {
 
 // isolate ends the word before and after the n bytes of punctuation at j, and returns the rest of w.
 func (b *bert) isolate(r *run, w []byte, j, n int) []byte {
-	if j > 0 {
+	if j > 0 && !r.full() {
 		r.ids = b.model.word(r.ids, w[:j])
 	}
-	r.ids = b.model.word(r.ids, w[j:j+n])
+	if !r.full() {
+		r.ids = b.model.word(r.ids, w[j:j+n])
+	}
 	r.barrier = max(0, r.barrier-j-n)
 	return append(w[:0], w[j+n:]...)
 }

@@ -10,7 +10,7 @@ import (
 // The checks are stricter than Hugging Face's, which warns and goes on: a wrong id doesn't show, it only
 // makes every vector a little worse.
 func (d *definition) build() (*Tokenizer, error) {
-	t := &Tokenizer{pipe: d.pipe, highest: d.vocab.highest(), warnings: d.warnings}
+	t := &Tokenizer{kind: d.kind, pipe: d.pipe, highest: d.vocab.highest(), warnings: d.warnings}
 	added, err := d.checkAdded()
 	if err != nil {
 		return nil, err
@@ -26,10 +26,7 @@ func (d *definition) build() (*Tokenizer, error) {
 			t.highest = namedID{a.content, a.id}
 		}
 	}
-	if t.prefix, err = d.checkIDs(t, d.prefix); err != nil {
-		return nil, err
-	}
-	if t.suffix, err = d.checkIDs(t, d.suffix); err != nil {
+	if err := d.template(t); err != nil {
 		return nil, err
 	}
 	if err := t.splitAdded(d.added); err != nil {
@@ -83,19 +80,43 @@ func (d *definition) checkAdded() (map[string]int32, error) {
 	return ids, nil
 }
 
-// checkIDs makes sure that the special tokens around a text have the ids that their names have elsewhere.
-func (d *definition) checkIDs(t *Tokenizer, named []namedID) (ids []int32, err error) {
-	for _, n := range named {
-		id, ok := t.lookup(n.token)
-		if !ok {
-			return nil, fmt.Errorf("post_processor adds token %q with id %d, but no such token exists", n.token, n.id)
-		}
-		if id != n.id {
-			return nil, fmt.Errorf("post_processor gives token %q id %d, but the vocabulary gives it %d", n.token, n.id, id)
-		}
-		ids = append(ids, n.id)
+// template sets what goes around texts.
+func (d *definition) template(t *Tokenizer) error {
+	single, err := d.segments(t, d.single)
+	if err != nil {
+		return err
 	}
-	return ids, nil
+	around := &t.prefix
+	for _, s := range single {
+		if s.text > 0 {
+			around = &t.suffix
+		}
+		*around = append(*around, s.ids...)
+	}
+	t.pair, err = d.segments(t, d.pair)
+	for _, s := range t.pair {
+		t.pairSpecial += len(s.ids)
+	}
+	return err
+}
+
+// segments makes sure that the special tokens around texts have the ids that their names have elsewhere.
+func (d *definition) segments(t *Tokenizer, parts []templatePart) (list []segment, err error) {
+	for _, p := range parts {
+		s := segment{text: p.text, typ: p.typ}
+		for _, n := range p.tokens {
+			id, ok := t.lookup(n.token)
+			if !ok {
+				return nil, fmt.Errorf("post_processor adds token %q with id %d, but no such token exists", n.token, n.id)
+			}
+			if id != n.id {
+				return nil, fmt.Errorf("post_processor gives token %q id %d, but the vocabulary gives it %d", n.token, n.id, id)
+			}
+			s.ids = append(s.ids, n.id)
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
 // splitAdded sorts added tokens by where they are sought. Those for normalised text are normalised, too.

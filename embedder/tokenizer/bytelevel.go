@@ -5,29 +5,6 @@ import (
 	"unicode/utf8"
 )
 
-// byteLevel is the pipeline of GPT-2 and RoBERTa: the text is cut into words by a regular expression, and
-// each word's bytes are merged into pieces. It has no normaliser.
-type byteLevel struct {
-	prefixSpace bool // a section that doesn't start with a space gets one
-	model       bpe
-}
-
-func (p *byteLevel) normalize(_ *run, s string) string { return s }
-
-func (p *byteLevel) encodeNormalized(r *run, s string) { p.encode(r, s) }
-
-func (p *byteLevel) encode(r *run, s string) {
-	if p.prefixSpace && s[0] != ' ' {
-		r.norm = append(append(r.norm[:0], ' '), s...)
-		s = view(r.norm)
-	}
-	for s != "" && !r.full() {
-		n := byteWord(s)
-		p.model.word(r, s[:n])
-		s = s[n:]
-	}
-}
-
 // A charClass is what the word pattern tells apart.
 type charClass uint8
 

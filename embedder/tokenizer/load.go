@@ -11,19 +11,21 @@ import (
 // A definition is what a tokenizer.json, or a vocab.txt with its settings, says, before it is checked
 // against itself and turned into a Tokenizer.
 type definition struct {
+	lower    bool // texts are lower-cased before anything else is done to them but finding special tokens
+	kind     string
 	vocab    vocabulary
 	pipe     pipeline
 	lookup   func(string) (int32, bool) // in the vocabulary alone
 	added    []addedToken
-	prefix   []namedID // special tokens around a text
-	suffix   []namedID
-	padToken string // "" if not said
+	single   []templatePart // what goes around a text
+	pair     []templatePart // what goes around two texts; nil if the file has no use for them
+	padToken string         // "" if not said
 	padID    int32
 	warnings []string
 }
 
 // parseDefinition reads a tokenizer.json.
-func parseDefinition(data []byte) (*definition, error) {
+func parseDefinition(data []byte, lower bool) (*definition, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("the file is not UTF-8")
 	}
@@ -34,7 +36,7 @@ func parseDefinition(data []byte) (*definition, error) {
 		}
 		return nil, o.err
 	}
-	d := &definition{padID: none}
+	d := &definition{padID: none, lower: lower}
 	o.only("version", "1.0")
 	// How long a text may be is the model's affair, and padding the batch's. What is said here is what the
 	// last training run happened to use; only the name of the padding token is of interest.
@@ -49,9 +51,9 @@ func parseDefinition(data []byte) (*definition, error) {
 		return nil, errors.New("field \"model\" is missing")
 	}
 	return d, firstError(
+		func() error { return d.parseAdded(added) },
 		func() error { return d.parseModel(model, normalizer, preTokenizer) },
 		func() error { return d.parsePadding(padding) },
-		func() error { return d.parseAdded(added) },
 		func() error { return d.parsePost("post_processor", post) },
 	)
 }
@@ -104,30 +106,30 @@ func (d *definition) parseAdded(raw json.RawMessage) error {
 }
 
 // parseModel reads the model together with the components that its pipeline is built from.
-func (d *definition) parseModel(model, normalizer, preTokenizer json.RawMessage) error {
+func (d *definition) parseModel(model, normal, pre json.RawMessage) error {
 	o := newObject("model", model)
 	kind := o.text("type")
 	if kind == "" {
 		kind = guessModel(o)
 	}
-	n, p := newComponents("normalizer", "normalizers", normalizer), newComponents("pre_tokenizer", "pretokenizers", preTokenizer)
-	var err error
-	switch kind {
-	case "WordPiece":
-		err = d.parseWordPiece(o, n, p)
-	case "Unigram":
-		err = d.parseUnigram(o, n, p)
-	case "BPE":
-		err = d.parseBPE(o, n, p)
-	case "":
+	read, ok := map[string]func(*object, *components) error{
+		"WordPiece": d.parseWordPiece, "Unigram": d.parseUnigram, "BPE": d.parseBPE}[kind]
+	switch {
+	case kind == "":
 		return errors.New("model: field \"type\" is missing, and the other fields are not those of a known one")
-	default:
+	case !ok:
 		return fmt.Errorf("model type %q is not supported", kind)
 	}
-	if err != nil {
-		return err
+	d.kind = kind
+	c := &components{late: d.hasLate()}
+	if d.lower {
+		c.steps = []normalizer{lowercase{}}
 	}
-	return firstError(n.finish, p.finish, o.finish)
+	return firstError(
+		func() error { return c.readNormalizer("normalizer", normal) },
+		func() error { return c.readPreTokenizer("pre_tokenizer", pre) },
+		func() error { return read(o, c) },
+	)
 }
 
 // guessModel tells the type of a model from its fields: older files don't name it.
@@ -142,89 +144,4 @@ func guessModel(o *object) string {
 		return "Unigram"
 	}
 	return ""
-}
-
-// components are the parts of a normalizer or pre_tokenizer in their order, each taken by who understands it.
-type components struct {
-	where string
-	list  []*object
-	taken []*object
-	err   error
-}
-
-// newComponents reads a component, and a Sequence of components as its parts.
-func newComponents(where, listName string, raw json.RawMessage) *components {
-	c := &components{where: where}
-	if raw == nil {
-		return c
-	}
-	o := newObject(where, raw)
-	if o.text("type") != "Sequence" {
-		c.list = []*object{newObject(where, raw)}
-		return c
-	}
-	var list []json.RawMessage
-	o.require(listName, &list)
-	c.err = o.finish()
-	for _, raw := range list {
-		c.list = append(c.list, newObject(where, raw))
-	}
-	return c
-}
-
-// next takes the next component if it has the given type; otherwise it returns nil.
-func (c *components) next(kind string) *object {
-	if len(c.list) == 0 || c.err != nil {
-		return nil
-	}
-	o := c.list[0]
-	var got string
-	if raw := o.fields["type"]; raw == nil || json.Unmarshal(raw, &got) != nil || got != kind {
-		return nil
-	}
-	o.take("type")
-	o.where = fmt.Sprintf("%s %q", c.where, kind)
-	c.list, c.taken = c.list[1:], append(c.taken, o)
-	return o
-}
-
-// must is next for a component that the model needs.
-func (c *components) must(kind, model string) *object {
-	o := c.next(kind)
-	switch {
-	case o != nil || c.err != nil:
-	case len(c.list) == 0:
-		c.err = fmt.Errorf("%s is missing: %s is supported with %q only", c.where, model, kind)
-	default:
-		c.err = c.unsupported()
-	}
-	if o == nil {
-		return &object{where: c.where}
-	}
-	return o
-}
-
-func (c *components) unsupported() error {
-	o := c.list[0]
-	kind := o.text("type")
-	if o.err != nil {
-		return o.err
-	}
-	return fmt.Errorf("%s %q is not supported with this model, or not in this place", c.where, kind)
-}
-
-// finish returns the first thing that was not understood.
-func (c *components) finish() error {
-	if c.err != nil {
-		return c.err
-	}
-	for _, o := range c.taken {
-		if err := o.finish(); err != nil {
-			return err
-		}
-	}
-	if len(c.list) > 0 {
-		return c.unsupported()
-	}
-	return nil
 }

@@ -134,7 +134,7 @@ func (p *sentencePiece) words(r *run, s []byte) {
 	} else {
 		p.markWords(r, s)
 	}
-	if len(r.word) >= r.enough {
+	if len(r.word) >= r.enough && !r.finish {
 		// A language without spaces, or a prank. What can be decided of the word is.
 		p.model.cutSettled(r)
 		r.enough = max(normBlock, 2*len(r.word))

@@ -4,46 +4,42 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
-// The functions here read a model with the normaliser and pre-tokeniser that belong to it. The three are read
-// together because only certain combinations are in use, and only those are tested: a WordPiece with some
-// other pre-tokeniser would load and be wrong without anybody noticing. Fields are taken before the vocabulary
-// is looked at, so that a file is refused for what it is before a megabyte of it is read.
+// Of a model, fields are taken before the vocabulary is looked at, so that a file is refused for what it is
+// before a megabyte of it is read.
 
-// parseWordPiece reads a WordPiece model with BERT's normaliser and pre-tokeniser.
-func (d *definition) parseWordPiece(o *object, n, p *components) error {
+// parseWordPiece reads a WordPiece model.
+func (d *definition) parseWordPiece(o *object, c *components) error {
 	s := wordPieceSettings{unknown: "[UNK]", inside: "##", maxChars: 100}
 	o.into("unk_token", &s.unknown)
 	o.into("continuing_subword_prefix", &s.inside)
 	o.into("max_input_chars_per_word", &s.maxChars)
 	vocab := o.raw("vocab")
-
-	b := n.must("BertNormalizer", "WordPiece")
-	s.clean, s.cjk = b.flag("clean_text", true), b.flag("handle_chinese_chars", true)
-	s.lower = b.flag("lowercase", true)
-	s.strip = b.flag("strip_accents", s.lower) // null, the usual value, follows lowercase
-	p.must("BertPreTokenizer", "WordPiece")
-	if err := firstError(n.finish, p.finish, o.finish); err != nil {
+	if c.bytes {
+		o.refuse(" \"WordPiece\" is not supported with pre_tokenizer \"ByteLevel\"")
+	}
+	if err := o.finish(); err != nil {
 		return err
 	}
 	pieces, err := scanIDs(vocab)
 	if err != nil {
 		return err
 	}
-	return d.useWordPiece(pieces, s)
+	return d.useWordPiece(pieces, s, c)
 }
 
-// wordPieceSettings are what a WordPiece tokenizer has besides its vocabulary.
+// wordPieceSettings are what a WordPiece model has besides its vocabulary.
 type wordPieceSettings struct {
-	bertOptions
 	unknown  string // the token of words that can't be cut
 	inside   string // the prefix of pieces that don't start a word
 	maxChars int
 }
 
-func (d *definition) useWordPiece(pieces []piece, s wordPieceSettings) (err error) {
+func (d *definition) useWordPiece(pieces []piece, s wordPieceSettings, c *components) (err error) {
 	if d.vocab, err = newVocabulary(pieces); err != nil {
 		return err
 	}
@@ -56,36 +52,43 @@ func (d *definition) useWordPiece(pieces []piece, s wordPieceSettings) (err erro
 	}
 	t := newTrie(d.vocab)
 	d.lookup = t.lookup
-	d.pipe = newBERT(s.bertOptions, wordPiece{pieces: t, inside: t.walk(s.inside), unknown: unknown, maxChars: s.maxChars})
+	m := wordPiece{pieces: t, inside: t.walk(s.inside), unknown: unknown, maxChars: s.maxChars}
+	if options, ok := c.isBERT(); ok {
+		d.pipe = newBERT(options, m)
+	} else {
+		d.pipe = c.pipeline(&m)
+	}
 	return nil
 }
 
-// parseUnigram reads a Unigram model with the normalisers and pre-tokenisers of XLM-R in any of its layouts.
-func (d *definition) parseUnigram(o *object, n, p *components) error {
-	o.only("byte_fallback", false)
-	unknown := int32(none)
-	o.require("unk_id", &unknown)
+// parseUnigram reads a Unigram model.
+func (d *definition) parseUnigram(o *object, c *components) error {
+	s := unigramSettings{unknown: none}
+	o.require("unk_id", &s.unknown)
+	s.fallback = o.flag("byte_fallback", false)
 	vocab := o.raw("vocab")
-	sp := &sentencePiece{}
-	if err := sp.normalizers(n); err != nil {
-		return err
+	if c.bytes {
+		o.refuse(" \"Unigram\" is not supported with pre_tokenizer \"ByteLevel\"")
 	}
-	if p.next("WhitespaceSplit") != nil {
-		sp.splitSpace = true
-	}
-	m := p.must("Metaspace", "Unigram")
-	m.only("replacement", string(metaspace))
-	m.only("prepend_scheme", "always")
-	m.only("add_prefix_space", true) // the older name of "always"
-	m.only("split", true)
-	m.ignore("str_rep") // the replacement once more
-	if err := firstError(n.finish, p.finish, o.finish); err != nil {
+	if err := o.finish(); err != nil {
 		return err
 	}
 	pieces, err := scanScores(vocab)
 	if err != nil {
 		return err
 	}
+	return d.useUnigram(pieces, s, c)
+}
+
+// unigramSettings are what a Unigram model has besides its vocabulary.
+type unigramSettings struct {
+	unknown  int32
+	fallback bool // unknown characters become their bytes
+}
+
+// useUnigram takes pieces in the order of their ids.
+func (d *definition) useUnigram(pieces []piece, s unigramSettings, c *components) (err error) {
+	unknown := s.unknown
 	if unknown < 0 || int(unknown) >= len(pieces) {
 		return fmt.Errorf("model: unk_id %d is not an id of the vocabulary (0 to %d)", unknown, len(pieces)-1)
 	}
@@ -100,62 +103,71 @@ func (d *definition) parseUnigram(o *object, n, p *components) error {
 		return err
 	}
 	t := newTrie(d.vocab)
-	sp.model = unigram{pieces: t, scores: scores, unknown: unknown, unknownScore: worst - unknownPenalty}
-	d.lookup, d.pipe = t.lookup, sp
-	return nil
-}
-
-// normalizers reads what may precede XLM-R's words: Precompiled, Strip of the right side, and Replace of
-// several spaces by one, each optional, in this order.
-func (p *sentencePiece) normalizers(n *components) error {
-	if o := n.next("Precompiled"); o != nil {
-		var encoded string
-		o.require("precompiled_charsmap", &encoded)
-		if o.err != nil {
-			return o.err
+	m := unigram{pieces: t, scores: scores, unknown: unknown, unknownScore: worst - unknownPenalty}
+	if s.fallback {
+		if err := m.fallBack(); err != nil {
+			return err
 		}
-		m, err := newCharsmap(encoded)
-		if err != nil {
-			return fmt.Errorf("%s: %w", o.where, err)
-		}
-		p.charsmap = m
 	}
-	if o := n.next("Strip"); o != nil {
-		o.only("strip_left", false)
-		p.stripRight = o.flag("strip_right", true)
-	}
-	if o := n.next("Replace"); o != nil {
-		var pattern struct{ Regex, String *string }
-		o.require("pattern", &pattern)
-		if pattern.Regex == nil || *pattern.Regex != " {2,}" {
-			o.refuse(": only the pattern \" {2,}\" is supported")
-		}
-		if to := o.text("content"); to != " " {
-			o.refuse(": only a space is supported as content, not %q", to)
-		}
-		p.collapse = true
+	d.lookup = t.lookup
+	if p := c.sentencePiece(); p != nil {
+		p.model = m
+		d.pipe = p
+	} else {
+		d.pipe = c.pipeline(&m)
 	}
 	return nil
 }
 
-// parseBPE reads a byte-level BPE model, as GPT-2 and RoBERTa have it.
-func (d *definition) parseBPE(o *object, n, p *components) error {
-	for _, name := range []string{"continuing_subword_prefix", "end_of_word_suffix"} {
-		o.only(name, "")
+// hasLate reports whether any added token is sought in normalised text.
+func (d *definition) hasLate() bool {
+	return slices.ContainsFunc(d.added, func(a addedToken) bool { return a.normalized })
+}
+
+// byteFallback returns the ids of the pieces <0x00> to <0xFF>, and none for those that don't exist.
+func byteFallback(t trie) *[256]int32 {
+	var ids [256]int32
+	for b := range ids {
+		id, ok := t.lookup(fmt.Sprintf("<0x%02X>", b))
+		if !ok {
+			id = none
+		}
+		ids[b] = id
 	}
+	return &ids
+}
+
+// fallBack finds the pieces of bytes. Without any there is none to fall back to, as in Hugging Face; with some,
+// what becomes of a character hangs on its neighbours, which is refused.
+func (m *unigram) fallBack() error {
+	ids := byteFallback(m.pieces)
+	missing := slices.Index(ids[:], none)
+	if missing < 0 {
+		m.fallback = ids
+		return nil
+	}
+	if slices.ContainsFunc(ids[:], func(id int32) bool { return id != none }) {
+		return fmt.Errorf("model: \"byte_fallback\" is not supported without the piece \"<0x%02X>\"", missing)
+	}
+	return nil
+}
+
+// parseBPE reads a BPE model, of bytes (GPT-2 and what came after it) or of characters (Gemma, Llama 2).
+func (d *definition) parseBPE(o *object, c *components) error {
+	m := &bpe{unknown: none}
 	var dropout float64
 	if o.into("dropout", &dropout); dropout != 0 {
 		o.refuse(": dropout of %g makes ids random and is not supported", dropout)
 	}
-	o.only("ignore_merges", false)
-	// Each byte has a piece, which is checked below, so nothing is ever unknown.
-	o.ignore("unk_token", "fuse_unk", "byte_fallback")
+	unknown := o.text("unk_token")
+	m.inside, m.suffix = o.text("continuing_subword_prefix"), o.text("end_of_word_suffix")
+	m.fuse, m.whole = o.flag("fuse_unk", false), o.flag("ignore_merges", false)
+	fallback := o.flag("byte_fallback", false)
 	vocab, merges := o.raw("vocab"), o.raw("merges")
-	b := p.must("ByteLevel", "BPE")
-	b.only("use_regex", true)
-	b.ignore("trim_offsets") // offsets are not computed
-	pipe := &byteLevel{prefixSpace: b.flag("add_prefix_space", true)}
-	if err := firstError(n.finish, p.finish, o.finish); err != nil {
+	if c.bytes && m.inside+m.suffix != "" {
+		o.refuse(": \"continuing_subword_prefix\" and \"end_of_word_suffix\" are not supported with pre_tokenizer \"ByteLevel\"")
+	}
+	if err := o.finish(); err != nil {
 		return err
 	}
 	pieces, err := scanIDs(vocab)
@@ -165,50 +177,76 @@ func (d *definition) parseBPE(o *object, n, p *components) error {
 	if d.vocab, err = newVocabulary(pieces); err != nil {
 		return err
 	}
-	for b, c := range byteChars() {
-		id, ok := d.vocab.id(string(c))
-		if !ok {
-			return fmt.Errorf("model: no piece %q for byte %#02x in the vocabulary: this is not a byte-level BPE", string(c), b)
+	m.pieces = newTrie(d.vocab)
+	if c.bytes {
+		err = m.alphabet()
+	} else {
+		if fallback {
+			m.fallback = byteFallback(m.pieces)
 		}
-		pipe.model.bytes[b] = id
+		err = m.unknowns(unknown)
 	}
-	list, err := d.parseMerges(merges)
 	if err != nil {
 		return err
 	}
-	// The trie is only for looking up names here: merging needs pairs, not prefixes.
-	pipe.model.merges = newMergeTable(list)
-	d.pipe, d.lookup = pipe, newTrie(d.vocab).lookup
+	if err := m.readMerges(merges); err != nil {
+		return err
+	}
+	d.pipe, d.lookup = c.pipeline(m), m.pieces.lookup
 	return nil
 }
 
-// parseMerges reads merges in either form, "left right" or ["left", "right"].
-func (d *definition) parseMerges(raw json.RawMessage) ([]merge, error) {
-	var pairs [][]string
-	if json.Unmarshal(raw, &pairs) != nil {
-		var lines []string
-		if err := json.Unmarshal(raw, &lines); err != nil {
-			return nil, fmt.Errorf("model: field \"merges\": %w", err)
+// alphabet finds the pieces of single bytes. With all of them nothing is ever unknown.
+func (m *bpe) alphabet() error {
+	m.bytes = newByteAlphabet()
+	for b, c := range m.bytes.chars {
+		id, ok := m.pieces.lookup(c)
+		if !ok {
+			return fmt.Errorf("model: no piece %q for byte %#02x in the vocabulary: this is not a byte-level BPE", c, b)
 		}
-		pairs = pairs[:0]
-		for _, l := range lines {
-			if !strings.HasPrefix(l, "#version") {
-				pairs = append(pairs, strings.Split(l, " "))
-			}
-		}
+		m.bytes.ids[b] = id
+	}
+	return nil
+}
+
+// unknowns finds what stands for characters that aren't in the vocabulary.
+func (m *bpe) unknowns(token string) error {
+	if token == "" {
+		return nil
+	}
+	id, ok := m.pieces.lookup(token)
+	if !ok {
+		return fmt.Errorf("model: the unknown token %q is not in the vocabulary", token)
+	}
+	m.unknown = id
+	return nil
+}
+
+// readMerges reads merges in either form, "left right" or ["left", "right"].
+func (m *bpe) readMerges(raw json.RawMessage) error {
+	pairs, err := scanMerges(raw)
+	if err != nil {
+		return err
 	}
 	merges := make([]merge, len(pairs))
+	var joins []uint64
 	for rank, p := range pairs {
-		if len(p) != 2 {
-			return nil, fmt.Errorf("model: merge %d has %d parts, want 2", rank, len(p))
-		}
-		left, ok1 := d.vocab.id(p[0])
-		right, ok2 := d.vocab.id(p[1])
-		whole, ok3 := d.vocab.id(p[0] + p[1])
-		if !ok1 || !ok2 || !ok3 {
-			return nil, fmt.Errorf("model: merge %d, %q and %q, has a token that is not in the vocabulary", rank, p[0], p[1])
+		left, ok1 := m.pieces.lookup(p[0])
+		right, ok2 := m.pieces.lookup(p[1])
+		rest, inside := strings.CutPrefix(p[1], m.inside)
+		whole, ok3 := m.pieces.lookup(p[0] + rest)
+		if !ok1 || !ok2 || !ok3 || !inside {
+			return fmt.Errorf("model: merge %d, %q and %q, has a token that is not in the vocabulary", rank, p[0], p[1])
 		}
 		merges[rank] = merge{pair: pairOf(left, right), rank: uint32(rank), id: whole}
+		if m.bytes == nil {
+			last, _ := utf8.DecodeLastRuneInString(p[0])
+			first, _ := utf8.DecodeRuneInString(p[1])
+			joins = append(joins, pairOf(last, first))
+		}
 	}
-	return merges, nil
+	m.merges = newMergeTable(merges)
+	slices.Sort(joins)
+	m.joins = newRunePairs(slices.Compact(joins))
+	return nil
 }

@@ -81,7 +81,9 @@ func (o *object) only(name string, want any) {
 	if raw == nil || o.err != nil {
 		return
 	}
-	if exp, err := json.Marshal(want); err != nil || !bytes.Equal(raw, exp) {
+	// Decoded, since a text may be written in several ways.
+	var got any
+	if err := json.Unmarshal(raw, &got); err != nil || got != want {
 		o.err = fmt.Errorf("%s: %q of %s is not supported", o.where, name, short(raw))
 	}
 }

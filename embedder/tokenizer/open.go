@@ -15,11 +15,13 @@ import (
 // maxFile bounds what is read of any one file. The largest tokenizer.json in use has 20 MB.
 const maxFile = 256 << 20
 
-// Open loads the tokenizer of a model folder: its tokenizer.json, or, if that is missing, the vocab.txt of a
-// BERT with the settings in tokenizer_config.json. It may also be given the path of a tokenizer.json itself,
+// Open loads the tokenizer of a model folder: its tokenizer.json, or, if that is missing, what transformers
+// makes of the vocab.txt of a BERT or of the sentencepiece.bpe.model of an XLM-R, with the settings in
+// tokenizer_config.json. It may also be given the path of a tokenizer.json itself,
 // under any name; then nothing beside it is read.
 //
-// From the folder's other files come the padding token and [Tokenizer.Warnings]; ids that do not fit into
+// From the folder's other files come the padding token, sentence-transformers' do_lower_case and
+// [Tokenizer.Warnings]; ids that do not fit into
 // the vocab_size of its config.json are refused.
 func Open(path string) (*Tokenizer, error) {
 	info, err := os.Stat(path)
@@ -33,7 +35,7 @@ func Open(path string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fromJSON(path, data)
+	return fromJSON(path, data, false)
 }
 
 func openFolder(dir string) (*Tokenizer, error) {
@@ -46,7 +48,7 @@ func openFolder(dir string) (*Tokenizer, error) {
 	data, err := readFile(file)
 	switch {
 	case err == nil:
-		if t, err = fromJSON(file, data); err == nil {
+		if t, err = fromJSON(file, data, s.lower()); err == nil {
 			err = t.checkBeside(dir)
 		}
 	case errors.Is(err, fs.ErrNotExist):
@@ -66,26 +68,34 @@ func openFolder(dir string) (*Tokenizer, error) {
 
 // openWithoutJSON looks for what older folders have, and otherwise says what to do.
 func openWithoutJSON(dir string, s *settings) (file string, t *Tokenizer, err error) {
-	file = filepath.Join(dir, "vocab.txt")
-	data, err := readFile(file)
-	if err == nil {
-		if t, err = fromVocabTxt(data, s); err != nil {
+	for _, older := range []struct {
+		name string
+		read func(data []byte, s *settings) (*Tokenizer, error)
+	}{{"vocab.txt", fromVocabTxt}, {"sentencepiece.bpe.model", fromSentencePiece}} {
+		file = filepath.Join(dir, older.name)
+		data, err := readFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		if t, err = older.read(data, s); err != nil {
 			err = fmt.Errorf("%s: %w", file, err)
 		}
 		return file, t, err
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", nil, err
-	}
-	for _, name := range []string{"sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json"} {
+	for _, name := range []string{"spiece.model", "tokenizer.model", "vocab.json"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return "", nil, fmt.Errorf("%s: of the tokenizer there is only %s, which is not read here; "+
-				"get tokenizer.json from the model's page, or write it in Python with "+
-				"AutoTokenizer.from_pretrained(folder).save_pretrained(folder)", dir, name)
+			return "", nil, fmt.Errorf("%s: of the tokenizer there is only %s, which is not read here; %s", dir, name, getJSON)
 		}
 	}
-	return "", nil, fmt.Errorf("%s: there is no tokenizer.json and no vocab.txt in this folder", dir)
+	return "", nil, fmt.Errorf("%s: there is no tokenizer.json, no vocab.txt and no sentencepiece.bpe.model in this folder", dir)
 }
+
+// getJSON is what to do about a folder from which the tokenizer can't be made.
+const getJSON = "get tokenizer.json from the model's page, or write it in Python with " +
+	"AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
 
 // readFile is os.ReadFile with a bound.
 func readFile(path string) ([]byte, error) {
@@ -108,6 +118,7 @@ func readFile(path string) ([]byte, error) {
 type settings struct {
 	config tokenizerConfig
 	model  modelConfig
+	module sentenceConfig
 	named  map[string]string // role, as "pad_token", to token
 	extra  []string          // additional_special_tokens
 	from   map[string]string // role to the file that says so
@@ -130,6 +141,16 @@ type modelConfig struct {
 	ModelType string `json:"model_type"`
 	Class     string `json:"tokenizer_class"`
 }
+
+// sentenceConfig is the part of sentence_bert_config.json, or of an older file named after another architecture,
+// that matters here. The first of these files counts.
+type sentenceConfig struct {
+	Lower bool `json:"do_lower_case"`
+}
+
+// lower reports whether sentence-transformers lower-cases texts. It puts a normaliser before the tokenizer's
+// own, so special tokens written out in a text are found first.
+func (s *settings) lower() bool { return s.module.Lower }
 
 // A tokenValue is a token as both files write it: a string, or an object with the string as its content.
 type tokenValue string
@@ -155,6 +176,15 @@ func readSettings(dir string) (*settings, error) {
 	}{{"config.json", &s.model}, {"tokenizer_config.json", &s.config}} {
 		if err := readJSON(filepath.Join(dir, f.name), f.into); err != nil {
 			return nil, err
+		}
+	}
+	for _, arch := range []string{"bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"} {
+		path := filepath.Join(dir, "sentence_"+arch+"_config.json")
+		if err := readJSON(path, &s.module); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(path); err == nil {
+			break
 		}
 	}
 	// Of the two files, tokenizer_config.json is the one that transformers believes.

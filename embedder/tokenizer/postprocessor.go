@@ -5,7 +5,14 @@ import (
 	"fmt"
 )
 
-// parsePost reads which special tokens go around a text.
+// A templatePart is special tokens, or the place of a text, in what a model gets to see.
+type templatePart struct {
+	tokens []namedID
+	text   int   // 0 for special tokens, 1 or 2 for the first or second text
+	typ    int32 // the token type id of all of it
+}
+
+// parsePost reads which special tokens go around texts.
 func (d *definition) parsePost(where string, raw json.RawMessage) error {
 	if raw == nil {
 		return nil
@@ -16,8 +23,10 @@ func (d *definition) parsePost(where string, raw json.RawMessage) error {
 	switch kind {
 	case "TemplateProcessing":
 		d.parseTemplate(o)
-	case "BertProcessing", "RobertaProcessing":
-		d.parseClsSep(o)
+	case "BertProcessing":
+		d.parseClsSep(o, bertTemplates)
+	case "RobertaProcessing":
+		d.parseClsSep(o, robertaTemplates)
 	case "ByteLevel":
 		o.ignore("add_prefix_space", "trim_offsets", "use_regex") // offsets only
 	case "Sequence":
@@ -36,20 +45,35 @@ func (d *definition) parsePost(where string, raw json.RawMessage) error {
 	return o.finish()
 }
 
-// surround sets the tokens around a text. Two processors that both add some are refused: the order in which
+// surround sets what goes around texts. Two processors that both add tokens are refused: the order in which
 // Hugging Face nests them has no use among embedding models, and no test here.
-func (d *definition) surround(o *object, prefix, suffix []namedID) {
-	if len(d.prefix)+len(d.suffix) > 0 {
+func (d *definition) surround(o *object, single, pair []templatePart) {
+	if d.single != nil {
 		o.refuse(": special tokens are added twice")
 	}
-	d.prefix, d.suffix = prefix, suffix
+	d.single, d.pair = single, pair
 }
 
+// templates make what goes around one text, and around two.
+type templates func(cls, sep namedID) (single, pair []templatePart)
+
 // parseClsSep reads the two processors that are named after a model.
-func (d *definition) parseClsSep(o *object) {
+func (d *definition) parseClsSep(o *object, with templates) {
 	o.ignore("add_prefix_space", "trim_offsets") // offsets only
 	cls, sep := pairField(o, "cls"), pairField(o, "sep")
-	d.surround(o, []namedID{cls}, []namedID{sep})
+	single, pair := with(cls, sep)
+	d.surround(o, single, pair)
+}
+
+func bertTemplates(cls, sep namedID) (single, pair []templatePart) {
+	single = []templatePart{{tokens: []namedID{cls}}, {text: 1}, {tokens: []namedID{sep}}}
+	return single, append(single[:3:3], templatePart{text: 2, typ: 1}, templatePart{tokens: []namedID{sep}, typ: 1})
+}
+
+// robertaTemplates put two separators between texts and know no types.
+func robertaTemplates(cls, sep namedID) (single, pair []templatePart) {
+	around := []templatePart{{tokens: []namedID{cls}}, {text: 1}, {tokens: []namedID{sep}}}
+	return around, append(around[:3:3], templatePart{tokens: []namedID{sep}}, templatePart{text: 2}, templatePart{tokens: []namedID{sep}})
 }
 
 // pairField reads ["token", id].
@@ -65,14 +89,11 @@ func pairField(o *object, name string) (n namedID) {
 	return n
 }
 
-// A template lists special tokens and texts in their order. What stands before the text becomes the prefix of
-// every encoding, what stands behind it the suffix, which a limit never cuts off.
-
-// A templatePart is either a special token or the place of a text in a template.
-type templatePart struct {
+// templatePiece is a part of a template as the file has it.
+type templatePiece struct {
 	SpecialToken, Sequence *struct {
 		ID     string `json:"id"`
-		TypeID int    `json:"type_id"`
+		TypeID int32  `json:"type_id"`
 	}
 }
 
@@ -83,35 +104,66 @@ type templateToken struct {
 	Tokens []string `json:"tokens"`
 }
 
-// parseTemplate reads the template for a single text. The one for pairs is not used.
+// parseTemplate reads the templates for one text and for two.
 func (d *definition) parseTemplate(o *object) {
-	var single []templatePart
+	var single, pair []templatePiece
 	tokens := map[string]templateToken{}
 	o.require("single", &single)
+	o.into("pair", &pair)
 	o.into("special_tokens", &tokens)
-	o.ignore("pair")
-	var around [2][]namedID
-	side := 0
-	for _, p := range single {
-		switch {
-		case p.Sequence != nil && side == 0 && p.Sequence.ID == "A" && p.Sequence.TypeID == 0:
-			side = 1
-		case p.SpecialToken != nil && p.SpecialToken.TypeID == 0:
-			t, ok := tokens[p.SpecialToken.ID]
-			if !ok || len(t.IDs) != len(t.Tokens) {
-				o.refuse(": special token %q has no ids", p.SpecialToken.ID)
-				return
-			}
-			// Names go along with the ids, to be compared with the vocabulary once that is complete.
-			for i := range t.IDs {
-				around[side] = append(around[side], namedID{t.Tokens[i], t.IDs[i]})
-			}
-		default:
+	if o.err != nil {
+		return
+	}
+	one := parseParts(o, "single", single, tokens)
+	for _, p := range one {
+		// Encode returns ids alone, and a model that is given none takes all types for 0.
+		if p.text == 2 || p.typ != 0 {
 			o.refuse(": only one text, A, and special tokens of type 0 are supported in \"single\"")
 		}
 	}
-	if side == 0 {
-		o.refuse(": \"single\" has no place for the text")
+	if places(one, 1) != 1 {
+		o.refuse(": \"single\" has no place for the text, or several")
 	}
-	d.surround(o, around[0], around[1])
+	var two []templatePart
+	if len(pair) > 0 {
+		two = parseParts(o, "pair", pair, tokens)
+		if places(two, 1) != 1 || places(two, 2) != 1 {
+			two = nil // of use to nobody but who has pairs: CheckPairs
+		}
+	}
+	d.surround(o, one, two)
+}
+
+func places(parts []templatePart, text int) (n int) {
+	for _, p := range parts {
+		if p.text == text {
+			n++
+		}
+	}
+	return n
+}
+
+func parseParts(o *object, field string, pieces []templatePiece, tokens map[string]templateToken) (parts []templatePart) {
+	for _, p := range pieces {
+		switch {
+		case p.Sequence != nil && p.SpecialToken == nil && (p.Sequence.ID == "A" || p.Sequence.ID == "B"):
+			parts = append(parts, templatePart{text: int(p.Sequence.ID[0]-'A') + 1, typ: p.Sequence.TypeID})
+		case p.SpecialToken != nil && p.Sequence == nil:
+			t, ok := tokens[p.SpecialToken.ID]
+			if !ok || len(t.IDs) != len(t.Tokens) {
+				o.refuse(": special token %q has no ids", p.SpecialToken.ID)
+				return nil
+			}
+			// Names go along with the ids, to be compared with the vocabulary once that is complete.
+			part := templatePart{typ: p.SpecialToken.TypeID}
+			for i := range t.IDs {
+				part.tokens = append(part.tokens, namedID{t.Tokens[i], t.IDs[i]})
+			}
+			parts = append(parts, part)
+		default:
+			o.refuse(": a part of %q is neither a special token nor a text, A or B", field)
+			return nil
+		}
+	}
+	return parts
 }

@@ -65,10 +65,19 @@ func textProps(r rune) uint8 {
 func isSpace(r rune) bool { return bertProps(r)&bertSpace != 0 }
 
 // isWord is the \w of Rust's regex crate.
-func isWord(r rune) bool {
-	_, ok := slices.BinarySearchFunc(wordRanges[:], r, func(w [2]rune, r rune) int {
-		return compareRange(w[0], w[1], r)
-	})
+func isWord(r rune) bool { return inRanges(wordRanges[:], r) }
+
+// isMark is what the normaliser StripAccents drops: \p{M} of Unicode 9.
+func isMark(r rune) bool { return r >= 0x300 && inRanges(markRanges[:], r) }
+
+// isNumeric is Rust's char::is_numeric.
+func isNumeric(r rune) bool { return inRanges(numericRanges[:], r) }
+
+// isPunctuation is what BERT's splitter and Punctuation isolate.
+func isPunctuation(r rune) bool { return bertProps(r)&bertPunct != 0 }
+
+func inRanges(ranges [][2]rune, r rune) bool {
+	_, ok := slices.BinarySearchFunc(ranges, r, func(w [2]rune, r rune) int { return compareRange(w[0], w[1], r) })
 	return ok
 }
 
@@ -122,14 +131,16 @@ const (
 
 // decompose returns the canonical decomposition of r, which is not Hangul, and "" if r has none.
 func decompose(r rune) string {
-	i, ok := slices.BinarySearchFunc(decompositions[:], r, func(d decomposition, r rune) int {
-		return cmp.Compare(d.r, r)
-	})
+	i, ok := searchDecomposition(decompositions[:], r)
 	if !ok {
 		return ""
 	}
 	d := decompositions[i]
 	return decompositionText[d.at : int(d.at)+int(d.size)]
+}
+
+func searchDecomposition(table []decomposition, r rune) (int, bool) {
+	return slices.BinarySearchFunc(table, r, func(d decomposition, r rune) int { return cmp.Compare(d.r, r) })
 }
 
 // A combiningClass is the canonical combining class of a mark that outlives strip_accents.

@@ -212,7 +212,7 @@ func TestTrie(t *testing.T) {
 			t.Errorf("%q is %d, want none", absent, got)
 		}
 	}
-	if id, n := tr.longest(root, []byte("가나다")); id != 3001 || n != 6 {
+	if id, n := tr.longest(root, string("가나다")); id != 3001 || n != 6 {
 		t.Errorf("longest piece is %d with %d bytes, want 3001 with 6", id, n)
 	}
 }

@@ -12,9 +12,12 @@ import (
 // A Tokenizer holds one model's vocabulary and rules. It never changes after loading and is safe for
 // concurrent use.
 type Tokenizer struct {
+	kind           string   // of the model: WordPiece, Unigram or BPE
 	early, late    addedSet // added tokens sought in the raw text, and in the normalised one
 	pipe           pipeline
-	prefix, suffix []int32 // special tokens around a text
+	prefix, suffix []int32   // special tokens around a text
+	pair           []segment // what goes around two texts; nil if the files don't say
+	pairSpecial    int       // special tokens in it
 	lookup         func(token string) (int32, bool)
 	highest        namedID
 	pad            int32
@@ -44,6 +47,17 @@ type run struct {
 	ids   []int32 // of the text's content, without special tokens around it
 	limit int     // how many ids are of use; one more is made, to know whether there were more
 
+	first   bool        // the section is the beginning of the text, and normalising hasn't dropped what it begins with
+	finish  bool        // EncodePair: a word is finished even if the limit is reached in it
+	added   bool        // the last id is an added token's
+	short   bool        // composed.go: more of the section is needed
+	base    *byte       // composed.go: where the section's normalised text lies
+	chain   [2][]byte   // normalizer.go: normalised text after every other step
+	marked  []byte      // splitter.go: the piece with spaces marked
+	runes   []rune      // normalform.go
+	threads [2][]thread // regexsearch.go
+	visits  []int
+
 	word    []byte // the word being collected
 	norm    []byte // normalised text of the block at hand
 	late    []byte // normalised text in which late tokens are sought
@@ -54,6 +68,7 @@ type run struct {
 	nodes   []node // unigram.go
 	path    []int32
 	parts   []part // bpe.go
+	waiting bool   // bpe.go: an unknown token has to be added
 	heap    mergeHeap
 
 	score   float64 // unigram.go: of the path up to the word's first byte
@@ -70,7 +85,8 @@ func (r *run) full() bool { return len(r.ids) > r.limit }
 const maxKept = 1 << 16
 
 func (r *run) reset() {
-	if cap(r.ids)+cap(r.word)+cap(r.norm)+cap(r.late)+cap(r.nodes)+cap(r.parts) > 6*maxKept {
+	if cap(r.ids)+cap(r.word)+cap(r.norm)+cap(r.late)+cap(r.nodes)+cap(r.parts)+
+		cap(r.chain[0])+cap(r.chain[1])+cap(r.marked)+cap(r.runes)+cap(r.threads[0])+cap(r.threads[1]) > 6*maxKept {
 		*r = run{}
 	}
 	r.ids, r.word, r.norm, r.late = r.ids[:0], r.word[:0], r.norm[:0], r.late[:0]
@@ -79,12 +95,12 @@ func (r *run) reset() {
 // New makes a Tokenizer from the content of a tokenizer.json. It refuses, by name, any component, value or
 // model type that it does not implement, and ids that contradict each other.
 func New(tokenizerJSON []byte) (*Tokenizer, error) {
-	return fromJSON("tokenizer.json", tokenizerJSON)
+	return fromJSON("tokenizer.json", tokenizerJSON, false)
 }
 
-// fromJSON names the file in every error.
-func fromJSON(name string, data []byte) (*Tokenizer, error) {
-	d, err := parseDefinition(data)
+// fromJSON names the file in every error. lower is sentence-transformers' do_lower_case.
+func fromJSON(name string, data []byte, lower bool) (*Tokenizer, error) {
+	d, err := parseDefinition(data, lower)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -132,45 +148,107 @@ func (t *Tokenizer) Count(text string, max int) int {
 
 // run encodes text until more ids are there than max leaves room for. The caller puts the run back.
 func (t *Tokenizer) run(text string, max int) *run {
-	if !utf8.ValidString(text) {
-		text = strings.ToValidUTF8(text, "\uFFFD")
+	limit := math.MaxInt - 1
+	if max > 0 {
+		limit = maxOf(0, max-len(t.prefix)-len(t.suffix))
 	}
+	return t.content(text, limit)
+}
+
+// newRun takes a run from the pool.
+func (t *Tokenizer) newRun(limit int) *run {
 	r, ok := t.runs.Get().(*run)
 	if !ok { // the pool is empty
 		r = new(run)
 	}
 	r.reset()
-	r.limit = math.MaxInt - 1
-	if max > 0 {
-		r.limit = maxOf(0, max-len(t.prefix)-len(t.suffix))
+	r.limit, r.finish = limit, false
+	return r
+}
+
+// fill encodes text until r is full.
+func (t *Tokenizer) fill(r *run, text string) {
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "\uFFFD")
 	}
-	for s := t.early.split(text); s.next() && !r.full(); {
-		if s.id >= 0 {
-			r.ids = append(r.ids, s.id)
-		} else {
+	r.added = false
+	for s := t.early.split(text); s.next() && r.wants(s.id); {
+		if s.id < 0 {
+			r.first = s.start == 0
 			t.section(r, s.part)
 		}
 	}
-	return r
+}
+
+// wants takes the id of an added token, or none for a part of text that comes next, and reports whether the
+// latter is to be encoded. Where a word is to be finished, added tokens don't count as words: Hugging Face
+// looks at its limit only behind a word.
+func (r *run) wants(added int32) bool {
+	if r.full() {
+		if !r.finish || !r.added {
+			return false
+		}
+		if added < 0 {
+			r.limit = len(r.ids)
+		}
+	}
+	if r.added = added >= 0; r.added {
+		r.ids = append(r.ids, added)
+	}
+	return true
 }
 
 // maxOf is the built-in max, which the parameter of that name hides.
 func maxOf(a, b int) int { return max(a, b) }
 
-// section encodes what lies between two early tokens. Late tokens, which few files have, are the one thing
-// that needs all of a section normalised, however little of it is of use.
+// section encodes what lies between two early tokens. Where late tokens are sought, a composed pipeline
+// normalises as much as is needed; the others want all of it.
 func (t *Tokenizer) section(r *run, text string) {
 	if t.late.empty() {
 		t.pipe.encode(r, text)
 		return
 	}
-	for s := t.late.split(t.pipe.normalize(r, text)); s.next() && !r.full(); {
-		if s.id >= 0 {
-			r.ids = append(r.ids, s.id)
-		} else {
+	p, composed := t.pipe.(*composed)
+	if !composed {
+		t.lateSection(r, nil, chunk{text: text})
+		return
+	}
+	mark, first := len(r.ids), r.first
+	for n := p.chain.block(text, p.guess(r, len(text))); ; n = p.chain.block(text, 4*n) {
+		if t.lateSection(r, p, chunk{text[:n], n < len(text)}); !r.short {
+			return
+		}
+		r.ids, r.first, r.added = r.ids[:mark], first, false
+	}
+}
+
+// lateSection encodes a section, or the beginning of one, an open chunk: r.short is set if that isn't enough.
+func (t *Tokenizer) lateSection(r *run, p *composed, c chunk) {
+	r.short = false
+	norm := t.pipe.normalize(r, c.text)
+	sure := len(norm)
+	if c.open { // what comes may be a token that begins before it and swallows white space
+		sure = len(strings.TrimRightFunc(norm[:runeStart(norm, max(0, sure-t.late.longest))], isSpace))
+	}
+	for s := t.late.split(norm); s.next(); {
+		if s.done > sure && s.id < 0 {
+			r.first = r.first && s.start == 0
+			if s.start < sure && r.wants(none) {
+				p.begin(r, chunk{norm[s.start:sure], true})
+			}
+		}
+		if s.done > sure {
+			break
+		}
+		if !r.wants(s.id) {
+			return
+		}
+		if s.id < 0 {
+			r.first = r.first && s.start == 0
 			t.pipe.encodeNormalized(r, s.part)
 		}
 	}
+	r.short = c.open && !r.full()
 }
 
 // PadID returns the id that fills rows of unequal length. It is that of the padding token which

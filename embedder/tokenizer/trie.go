@@ -50,10 +50,10 @@ func (t trie) lookup(piece string) (int32, bool) {
 
 // longest returns the id and length of the longest piece that, from state, is a prefix of s; length 0 if
 // there is none.
-func (t trie) longest(state int32, s []byte) (id int32, size int) {
+func (t trie) longest(state int32, s string) (id int32, size int) {
 	// A piece may be a prefix of another, so the walk goes on past a match.
-	for i, c := range s {
-		p := t[state].base + int32(c)
+	for i := range len(s) {
+		p := t[state].base + int32(s[i])
 		if t[p].check != state {
 			break
 		}

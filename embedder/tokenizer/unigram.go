@@ -14,6 +14,19 @@ type unigram struct {
 	scores       []float64 // by id
 	unknown      int32
 	unknownScore float64
+	fallback     *[256]int32 // ids of the bytes of unknown characters; nil if it isn't used
+}
+
+// tokens implements wordModel.
+func (m *unigram) tokens(r *run, w chunk) {
+	r.startWord()
+	r.word = append(r.word, w.text...)
+	if w.open {
+		m.cutSettled(r)
+		r.short = !r.full()
+		return
+	}
+	m.cut(r)
 }
 
 // A node is the best way found to reach a byte of the word.
@@ -113,16 +126,25 @@ func (m *unigram) extend(nodes []node, w []byte, at int) (size, end int, open bo
 	return size, end, open
 }
 
-// emit appends the ids on the best way to the last node. Neighbouring unknown characters are one token.
+// emit appends the ids on the best way to the last node. Neighbouring unknown characters are one token, or
+// their bytes.
 func (m *unigram) emit(r *run, nodes []node) {
 	r.path = r.path[:0]
 	for at := len(nodes) - 1; at > 0; at = int(nodes[at].from) - 1 {
-		r.path = append(r.path, nodes[at].id)
+		r.path = append(r.path, int32(at))
 	}
-	for _, id := range slices.Backward(r.path) {
-		if id != m.unknown || !r.unknown {
-			r.ids = append(r.ids, id)
+	for _, end := range slices.Backward(r.path) {
+		n := nodes[end]
+		switch {
+		case n.id != m.unknown:
+			r.ids = append(r.ids, n.id)
+		case m.fallback != nil:
+			for _, b := range r.word[n.from-1 : end] {
+				r.ids = append(r.ids, m.fallback[b])
+			}
+		case !r.unknown:
+			r.ids = append(r.ids, n.id)
 		}
-		r.unknown = id == m.unknown
+		r.unknown = n.id == m.unknown
 	}
 }

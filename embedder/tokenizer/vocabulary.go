@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // A piece is an entry of a vocabulary.
@@ -266,4 +267,45 @@ func parseExponent(text []byte) (e int, ok bool) {
 		e = min(10*e+int(c-'0'), 1000) // beyond any float64
 	}
 	return sign * e, len(text) > 0
+}
+
+// scanMerges reads [["left", "right"], ...], or ["left right", ...] as older files have it.
+func scanMerges(raw []byte) (pairs [][2]string, err error) {
+	s := vocabScanner{b: raw}
+	if !s.open('[') {
+		return nil, fmt.Errorf("model: field \"merges\" is %s, not an array", short(raw))
+	}
+	for s.skip() != ']' {
+		parts, err := s.merge()
+		if err != nil {
+			return nil, err
+		}
+		if len(parts) == 1 && strings.HasPrefix(parts[0], "#version") {
+			continue
+		}
+		if len(parts) != 2 {
+			return nil, fmt.Errorf("model: merge %d has %d parts, want 2", len(pairs), len(parts))
+		}
+		pairs = append(pairs, [2]string(parts))
+	}
+	return pairs, nil
+}
+
+func (s *vocabScanner) merge() (parts []string, err error) {
+	if !s.open('[') {
+		line, err := s.text()
+		if strings.HasPrefix(line, "#version") {
+			return []string{line}, err
+		}
+		return strings.Split(line, " "), err
+	}
+	for s.skip() != ']' {
+		part, err := s.text()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+	}
+	s.at++
+	return parts, nil
 }

@@ -1,6 +1,9 @@
 package tokenizer
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+	"unsafe"
+)
 
 // wordPiece cuts a word into the longest pieces from the left. Pieces inside a word carry a prefix ("##")
 // in the vocabulary: they are what lies below that prefix in the trie.
@@ -13,7 +16,7 @@ type wordPiece struct {
 
 // word appends the pieces of w, or the unknown token alone if w cannot be cut without a rest.
 func (m *wordPiece) word(ids []int32, w []byte) []int32 {
-	if len(w) > m.maxChars && utf8.RuneCount(w) > m.maxChars {
+	if len(w) > m.maxChars && utf8.RuneCountInString(view(w)) > m.maxChars {
 		return append(ids, m.unknown)
 	}
 	mark := len(ids)
@@ -21,7 +24,7 @@ func (m *wordPiece) word(ids []int32, w []byte) []int32 {
 		size := 0
 		if state != none {
 			var id int32
-			id, size = m.pieces.longest(state, w)
+			id, size = m.pieces.longest(state, view(w))
 			ids = append(ids, id)
 		}
 		if size == 0 {
@@ -30,4 +33,13 @@ func (m *wordPiece) word(ids []int32, w []byte) []int32 {
 		w = w[size:]
 	}
 	return ids
+}
+
+// tokens makes the model one of a composed pipeline.
+func (m *wordPiece) tokens(r *run, w chunk) {
+	if w.open {
+		r.short = true
+		return
+	}
+	r.ids = m.word(r.ids, unsafe.Slice(unsafe.StringData(w.text), len(w.text)))
 }

@@ -104,6 +104,7 @@ func Folder(ctx context.Context, log *slog.Logger, name string, opts hub.Options
 		opts.Revision = revision
 	}
 	opts.Logger = log
+	opts.Weights = model.Compiles
 	opts.Progress = reporter(log, opts.Progress)
 	snapshot, err := hub.Fetch(ctx, repo, &opts)
 	if err != nil {
@@ -143,6 +144,8 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	if err != nil {
 		return nil, err
 	}
+	forget := onnx.LastWord(s.crashed(m))
+	defer forget()
 	session, tok, err := s.openBoth(ctx, m, on)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -151,7 +154,7 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	s.Model, s.Version, s.Space = m, s.runtime.Version(), m.Space(model.Runtime{Name: "ort" + major, Provider: on.Class()})
 	e, err := embedder.NewEngine(session, tok, embedder.Settings{
 		MaxTokens: m.MaxTokens, QueryPrompt: m.Prompts.Query, DocumentPrompt: m.Prompts.Document,
-		Lowercase: m.Lowercase, Unit: m.Normalize, Packed: m.Packed, Space: s.Space,
+		PromptExcluded: m.PromptExcluded, Unit: m.Normalize, Packed: m.Packed, Space: s.Space,
 	}, s.options(on))
 	if err != nil {
 		return nil, errors.Join(err, session.Close(), s.Close())
@@ -165,6 +168,16 @@ func (s *Source) Load(ctx context.Context, device string) (_ *embedder.Engine, e
 	s.log.Info("loading at start-up: done", "model", s.set.Model, "space", s.Space.Short(), "dim", e.Dim(), "max_tokens", m.MaxTokens,
 		"runtime", s.Version, "prepacked", session.Prepared(), "dur", time.Since(begun))
 	return e, nil
+}
+
+// crashed is what to say when native code ends the process while it loads m and runs it for the first time.
+func (s *Source) crashed(m *model.Model) string {
+	advice := "try --no-prepack, or --standard-kernels"
+	if s.set.NoPrepack {
+		advice = "--no-prepack is on, try --standard-kernels"
+	}
+	return fmt.Sprintf("worker: the runtime crashed while model %q was loaded and warmed up (%s, %d layers, hidden %d, %d heads, vocabulary %d, texts of 1 and %d tokens): %s",
+		s.set.Model, m.Architecture, m.Layers, m.Hidden, m.Heads, m.VocabSize, m.MaxTokens, advice)
 }
 
 // read finds the folder, fetching it if need be, and opens what is in it.
@@ -240,36 +253,48 @@ func (s *Source) tokenizer(m *model.Model) (*tokenizer.Tokenizer, error) {
 	return tok, nil
 }
 
-// session makes the graph ready, starts the runtime and creates the session, prepacked if that is wanted and
-// possible. The tokenizer's vocabulary is asked for where the weights don't tell theirs.
-func (s *Source) session(ctx context.Context, m *model.Model, on onnx.Device, vocabulary func() int) (*onnx.Session, error) {
+// session starts the runtime, makes the graph ready and creates the session. The tokenizer's vocabulary is asked for
+// where the weights don't tell theirs.
+func (s *Source) session(ctx context.Context, m *model.Model, on onnx.Device, vocabulary func() int) (_ *onnx.Session, err error) {
 	s.set.stage("preparing")
 	begun := time.Now()
-	p, err := m.Prepare(ctx, s.set.Cache)
+	if s.runtime, err = onnx.Init(s.set.Library, s.log); err != nil {
+		return nil, err
+	}
+	opts := onnx.Options{VocabSize: m.VocabSize, MaxTokens: m.MaxTokens, PadID: int32(m.PadID), Dim: m.Dim, Device: on}
+	graph, err := s.prepare(ctx, m, &opts)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.digests.Save(); err != nil {
 		s.log.Warn("files will be read again at the next start", "err", err)
 	}
-	s.log.Info("loading at start-up: graph ready", "dir", p.Dir, "reused", p.Reused, "dur", time.Since(begun))
-	if s.runtime, err = onnx.Init(s.set.Library, s.log); err != nil {
-		return nil, err
-	}
-	s.Prepared = p.Dir
-	opts := onnx.Options{VocabSize: m.VocabSize, MaxTokens: m.MaxTokens, PadID: int32(m.PadID), Dim: m.Dim, Device: on}
+	s.log.Info("loading at start-up: graph ready", "dir", s.Prepared, "dur", time.Since(begun))
 	if m.VocabSize == 0 {
 		opts.VocabSize = vocabulary()
 	}
-	if !s.set.NoPrepack && !on.Accelerated() {
-		opts.Prepared = onnx.Prepared{Dir: p.Dir + "-" + s.runtime.Key(), Source: p.Key}
-		if err := s.runtime.Prepack(ctx, p.Graph, opts.Output, opts.Prepared); err != nil {
-			return nil, err
-		}
-		s.Prepared = opts.Prepared.Dir
-	}
 	s.set.stage("loading")
-	return s.runtime.Open(ctx, p.Graph, opts)
+	return s.runtime.Open(ctx, graph, opts)
+}
+
+// prepare makes the graph ready: prepacked, if that is wanted and possible, which opts then names; else plain, and the
+// path of it is returned. The weights lie in the cache in one of the two forms.
+func (s *Source) prepare(ctx context.Context, m *model.Model, opts *onnx.Options) (plain string, err error) {
+	if s.set.NoPrepack || opts.Device.Accelerated() {
+		p, err := m.Prepare(ctx, s.set.Cache)
+		s.Prepared = p.Dir
+		return p.Graph, err
+	}
+	cache, err := filepath.Abs(s.set.Cache)
+	if err != nil {
+		return "", err
+	}
+	key := m.PreparedKey()
+	s.Prepared = filepath.Join(cache, model.PreparedFolder, key+"-"+s.runtime.Key())
+	opts.Prepared = onnx.Prepared{Dir: s.Prepared, Source: key}
+	return "", s.runtime.Prepack(ctx, func(ctx context.Context, dir string) (string, error) {
+		return filepath.Join(dir, model.GraphFile), m.WriteGraph(ctx, dir)
+	}, opts.Output, opts.Prepared)
 }
 
 // options are the engine's on a device: an accelerator runs one call at a time.
@@ -281,14 +306,17 @@ func (s *Source) options(on onnx.Device) *embedder.Options {
 	return &o
 }
 
-// warm runs the longest text the model reads and a short one, so that memory is taken once, and the first
+// warmTokens bounds the text of the warm-up: of models that read 32,000 tokens it alone would take minutes.
+const warmTokens = 4096
+
+// warm runs the longest text the model reads, or a very long one, and a short one, so that memory is taken once, and the first
 // task pays for nothing. On an accelerator it runs the largest batch: if its memory is too small, that must
 // show now, while another device can still serve.
 func (s *Source) warm(ctx context.Context, e *embedder.Engine, on onnx.Device) error {
 	if on.Accelerated() {
 		return e.Warm(ctx)
 	}
-	longest := strings.Repeat("a ", s.Model.MaxTokens)
+	longest := strings.Repeat("a ", min(s.Model.MaxTokens, warmTokens))
 	for _, text := range []string{longest, "a"} {
 		if _, err := e.EmbedText(ctx, text); err != nil {
 			return err

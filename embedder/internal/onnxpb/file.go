@@ -194,17 +194,8 @@ func (f *File) scanTensor(s *scanner, tensor field) (name string, err error) {
 
 // set takes one entry of a tensor's external_data. Keys that we don't know, such as a checksum, change
 // nothing about where the bytes are.
-func (e *External) set(entry []byte) error {
-	var key, value string
-	err := eachField(entry, func(num protowire.Number, _ uint64, msg []byte) error {
-		switch num {
-		case 1:
-			key = string(msg)
-		case 2:
-			value = string(msg)
-		}
-		return nil
-	})
+func (e *External) set(b []byte) error {
+	key, value, err := entry(b)
 	if err != nil {
 		return err
 	}

@@ -181,12 +181,9 @@ func (t Tensor) marshal() []byte {
 	if t.External == nil {
 		return appendMessage(b, 9, t.Raw)
 	}
-	entry := func(key, value string) {
-		b = appendMessage(b, 13, appendString(appendString(nil, 1, key), 2, value))
-	}
-	entry("location", t.External.Location)
-	entry("offset", strconv.FormatInt(t.External.Offset, 10))
-	entry("length", strconv.FormatInt(t.External.Length, 10))
+	b = appendEntry(b, "location", t.External.Location)
+	b = appendEntry(b, "offset", strconv.FormatInt(t.External.Offset, 10))
+	b = appendEntry(b, "length", strconv.FormatInt(t.External.Length, 10))
 	return appendInt(b, 14, 1) // data_location: EXTERNAL
 }
 

@@ -27,6 +27,17 @@ typedef struct {
   ef_norm norm;
 } ef_attention;
 
+// Attention alone, of queries, keys and values that were projected elsewhere. A head is so many values wide, any number.
+typedef struct {
+  int64_t heads, key_heads, width; // key_heads divides heads: as many queries' heads read one of the keys'
+  int64_t window;                  // tokens further away are not seen; negative: all are
+  int causal;                      // what is behind a token is not seen
+  float scale;                     // of the scores
+  // Cosines and sines by position in its text and pair of a head's halves: [tokens of the longest text][width/2].
+  // Queries and keys are rotated by them. NULL: they are not.
+  const float *cosine, *sine;
+} ef_attend;
+
 // A feed-forward layer with its residual sum: y = norm(x + down(activation(up(x)))).
 typedef struct {
   int64_t hidden, inner;
@@ -50,6 +61,8 @@ int64_t ef_feed_forward_blocks(const ef_feed_forward *op, int64_t rows, ef_block
 // The work on one block. x and y are those of all rows; lengths those of all texts. They return 0, or -1 if there
 // is no memory for what lies between.
 int ef_attention_run(const ef_attention *op, const float *x, float *y, const int64_t *lengths, const ef_block *b);
+int ef_attend_run(const ef_attend *op, const float *q, const float *k, const float *v, float *y, const int64_t *lengths,
+                  const ef_block *b);
 int ef_feed_forward_run(const ef_feed_forward *op, const float *x, float *y, const ef_block *b);
 
 // ef_trim frees the memory that is kept for the next call.

@@ -276,7 +276,7 @@ AVX512 static float soften(float *s, int64_t n, float scale) {
     _mm512_storeu_ps(s + j, e);
   }
   __m512 e = _mm512_maskz_mov_ps(last, pow2(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + whole), top), by)));
-  _mm512_storeu_ps(s + whole, e);
+  _mm512_mask_storeu_ps(s + whole, last, e); // behind them may be another row's scores
   return _mm512_reduce_add_ps(_mm512_add_ps(sum, e));
 }
 
@@ -334,55 +334,110 @@ typedef struct {
   float *wide;   // a tile's result in whole panels: [TILE][32]
 } between;
 
-// head computes the attention of one head over one text of n tokens: q, k and v are the text's first rows of
-// width values, ld apart; the result goes to y, rows ldy apart.
-AVX512 static void head(const float *q, const float *k, const float *v, int64_t ld, int64_t n, int64_t width, float *y,
-                        int64_t ldy, const between *m) {
-  int64_t ps = panels(n), wide = ps * PANEL;
+// One head of one text of n tokens. q, k and v are the text's first rows of width values, ldq and ldk apart; the result
+// goes to y, rows ldy apart.
+typedef struct {
+  const float *q, *k, *v;
+  int64_t ldq, ldk, n, width;
+  float *y;
+  int64_t ldy;
+  float scale;    // of the scores, times log2(e)
+  int64_t window; // negative: all tokens are seen
+  int causal;
+  const float *values; // what load makes of v: panels of 32 dimensions, rows ldv apart, panels step apart
+  int64_t ldv, step;
+} one_head;
+
+// load brings keys and values into panels.
+AVX512 static void load(one_head *h, const between *m) {
+  int64_t wide = panels(h->n) * PANEL, width = h->width;
   for (int64_t t = 0; t < wide; t += LANES) { // tokens
     float *to = m->key + t / PANEL * width * PANEL + t % PANEL;
     for (int64_t d = 0; d < width; d += LANES) {
-      turn(k + t * ld + d, ld, n - t, width - d, to + d * PANEL);
+      turn(h->k + t * h->ldk + d, h->ldk, h->n - t, width - d, to + d * PANEL);
     }
   }
-  const float *values = v;
-  int64_t ldv = ld, step = PANEL; // from one panel of values to the next
+  h->values = h->v, h->ldv = h->ldk, h->step = PANEL;
   if (width % PANEL != 0) {
-    memset(m->value, 0, sizeof(float) * (size_t)(panels(width) * n * PANEL));
-    for (int64_t t = 0; t < n; t++) {
+    memset(m->value, 0, sizeof(float) * (size_t)(panels(width) * h->n * PANEL));
+    for (int64_t t = 0; t < h->n; t++) {
       for (int64_t d = 0; d < width; d++) {
-        m->value[(d / PANEL * n + t) * PANEL + d % PANEL] = v[t * ld + d];
+        m->value[(d / PANEL * h->n + t) * PANEL + d % PANEL] = h->v[t * h->ldk + d];
       }
     }
-    values = m->value, ldv = PANEL, step = n * PANEL;
+    h->values = m->value, h->ldv = PANEL, h->step = h->n * PANEL;
   }
-  float scale = LOG2E / sqrtf((float)width);
-  for (int64_t i = 0; i < n;) {
-    int rows = rows_of(n - i);
-    product p = {.a = q + i * ld, .lda = ld, .k = width, .ldb = PANEL, .next = m->key, .ldc = wide};
-    for (int64_t j = 0; j < ps; j++) {
-      p.b = m->key + j * width * PANEL;
-      p.c = m->scores + j * PANEL;
+}
+
+// seen are the tokens, from the first to before the end, that token i sees.
+typedef struct {
+  int64_t first, end;
+} seen;
+
+static seen sees(const one_head *h, int64_t i) {
+  seen s = {0, h->n};
+  if (h->window >= 0) {
+    s.first = i > h->window ? i - h->window : 0;
+    s.end = i + h->window + 1 < h->n ? i + h->window + 1 : h->n;
+  }
+  if (h->causal) {
+    s.end = i + 1;
+  }
+  return s;
+}
+
+// attend computes the head: a tile of queries at a time, with the panels of keys that any of them sees.
+AVX512 static void attend(const one_head *h, const between *m) {
+  int64_t width = h->width, wide = panels(h->n) * PANEL;
+  for (int64_t i = 0; i < h->n;) {
+    int rows = rows_of(h->n - i);
+    int64_t first = sees(h, i).first / PANEL * PANEL, end = sees(h, i + rows - 1).end;
+    product p = {.a = h->q + i * h->ldq, .lda = h->ldq, .k = width, .ldb = PANEL, .next = m->key, .ldc = wide};
+    for (int64_t j = first; j < end; j += PANEL) {
+      p.b = m->key + j * width;
+      p.c = m->scores + j - first;
       tile_plain(rows, &p);
     }
     for (int r = 0; r < rows; r++) {
-      m->sums[r] = 1.0f / soften(m->scores + r * wide, n, scale);
+      seen s = sees(h, i + r);
+      float *scores = m->scores + r * wide;
+      m->sums[r] = 1.0f / soften(scores + s.first - first, s.end - s.first, h->scale);
+      // What others of the tile see and this one does not weighs nothing.
+      memset(scores, 0, sizeof(float) * (size_t)(s.first - first));
+      memset(scores + s.end - first, 0, sizeof(float) * (size_t)(end - s.end));
     }
-    p = (product){.a = m->scores, .lda = wide, .k = n, .ldb = ldv, .next = m->scores, .v = m->sums};
+    p = (product){.a = m->scores, .lda = wide, .k = end - first, .ldb = h->ldv, .next = m->scores, .v = m->sums};
     for (int64_t d = 0; d < width; d += PANEL) {
-      p.b = values + d / PANEL * step;
+      p.b = h->values + d / PANEL * h->step + first * h->ldv;
       if (width - d >= PANEL) {
-        p.c = y + i * ldy + d, p.ldc = ldy;
+        p.c = h->y + i * h->ldy + d, p.ldc = h->ldy;
         tile_scale(rows, &p);
         continue;
       }
       p.c = m->wide, p.ldc = PANEL;
       tile_scale(rows, &p);
       for (int r = 0; r < rows; r++) {
-        memcpy(y + (i + r) * ldy + d, m->wide + r * PANEL, sizeof(float) * (size_t)(width - d));
+        memcpy(h->y + (i + r) * h->ldy + d, m->wide + r * PANEL, sizeof(float) * (size_t)(width - d));
       }
     }
     i += rows;
+  }
+}
+
+// rotate writes n rows of heads, ld apart, to y, each head's halves turned by the angles of the row's place.
+AVX512 static void rotate(const ef_attend *op, const float *x, int64_t n, int64_t heads, float *y) {
+  int64_t half = op->width / 2, ld = heads * op->width;
+  for (int64_t i = 0; i < n; i++) {
+    const float *c = op->cosine + i * half, *s = op->sine + i * half;
+    for (int64_t h = 0; h < heads; h++) {
+      const float *from = x + i * ld + h * op->width;
+      float *to = y + i * ld + h * op->width;
+      for (int64_t d = 0; d < half; d++) {
+        float a = from[d], b = from[d + half];
+        to[d] = a * c[d] - b * s[d];
+        to[d + half] = b * c[d] + a * s[d];
+      }
+    }
   }
 }
 
@@ -423,12 +478,56 @@ int ef_attention_run(const ef_attention *op, const float *x, float *y, const int
     int64_t n = lengths[b->text + t];
     for (int64_t i = 0; i < op->heads; i++) {
       const float *q = qkv + row * 3 * h + i * width;
-      head(q, q + h, q + 2 * h, 3 * h, n, width, heads + row * h + i * width, h, &m);
+      one_head one = {.q = q, .k = q + h, .v = q + 2 * h, .ldq = 3 * h, .ldk = 3 * h, .n = n, .width = width,
+                      .y = heads + row * h + i * width, .ldy = h, .scale = LOG2E / sqrtf((float)width), .window = -1};
+      load(&one, &m);
+      attend(&one, &m);
     }
     row += n;
   }
   dense(tile_bias_add, heads, b->rows, h, &op->out, h, y + b->row * h, x + b->row * h);
   normalise(&op->norm, y + b->row * h, b->rows, h);
+  give(at, size);
+  return 0;
+}
+
+// around keeps what follows it in memory on a multiple of 64 bytes.
+static int64_t around(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+int ef_attend_run(const ef_attend *op, const float *q, const float *k, const float *v, float *y, const int64_t *lengths,
+                  const ef_block *b) {
+  int64_t width = op->width, ldq = op->heads * width, ldk = op->key_heads * width, longest = 0;
+  for (int64_t t = 0; t < b->texts; t++) {
+    longest = lengths[b->text + t] > longest ? lengths[b->text + t] : longest;
+  }
+  int64_t tokens = panels(longest) * PANEL, key = tokens * width, value = panels(width) * PANEL * tokens,
+          scores = TILE * tokens, turned = op->cosine == NULL ? 0 : around(longest * (ldq + ldk));
+  size_t size;
+  float *at = take(sizeof(float) * (size_t)(key + value + scores + LANES + TILE * PANEL + turned), &size);
+  if (at == NULL) {
+    return -1;
+  }
+  between m = {.key = at};
+  m.value = m.key + key, m.scores = m.value + value, m.sums = m.scores + scores, m.wide = m.sums + LANES;
+  float *rotated = m.wide + TILE * PANEL;
+  int64_t row = b->row;
+  for (int64_t t = 0; t < b->texts; t++) {
+    int64_t n = lengths[b->text + t], group = op->heads / op->key_heads;
+    const float *qs = q + row * ldq, *ks = k + row * ldk;
+    if (op->cosine != NULL) {
+      rotate(op, qs, n, op->heads, rotated);
+      rotate(op, ks, n, op->key_heads, rotated + n * ldq);
+      qs = rotated, ks = rotated + n * ldq;
+    }
+    for (int64_t i = 0; i < op->heads && n > 0; i++) {
+      int64_t of = i / group * width;
+      one_head one = {.q = qs + i * width, .k = ks + of, .v = v + row * ldk + of, .ldq = ldq, .ldk = ldk, .n = n, .width = width,
+                      .y = y + row * ldq + i * width, .ldy = ldq, .scale = LOG2E * op->scale, .window = op->window, .causal = op->causal};
+      load(&one, &m); // also for the other queries of a group: it is little beside what follows
+      attend(&one, &m);
+    }
+    row += n;
+  }
   give(at, size);
   return 0;
 }

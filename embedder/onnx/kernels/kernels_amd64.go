@@ -40,6 +40,15 @@ type Attention struct {
 	Norm          Norm
 }
 
+// An Attend is attention alone; see the operator of that name in package onnx.
+type Attend struct {
+	Heads, KeyHeads, Width int
+	Window                 int // negative: none
+	Causal                 bool
+	Scale                  float32
+	Cosine, Sine           []float32 // [tokens, width/2], or nil
+}
+
 // A FeedForward is the two dense layers behind attention, with residual sum and norm.
 type FeedForward struct {
 	Hidden, Inner int
@@ -78,6 +87,32 @@ func (a Attention) Run(x []float32, lengths []int64) ([]float32, error) {
 	n := C.ef_attention_blocks(ls, C.int64_t(len(lengths)), &blocks[0])
 	for i := range n {
 		if C.ef_attention_run(&op, pointer(x), pointer(y), ls, &blocks[i]) != 0 {
+			return nil, errMemory
+		}
+	}
+	return y, nil
+}
+
+// Run computes rows of texts of the given lengths: queries of Heads, keys and values of KeyHeads times Width values.
+func (a Attend) Run(q, k, v []float32, lengths []int64) ([]float32, error) {
+	var pins runtime.Pinner
+	defer pins.Unpin()
+	op := C.ef_attend{
+		heads: C.int64_t(a.Heads), key_heads: C.int64_t(a.KeyHeads), width: C.int64_t(a.Width),
+		window: C.int64_t(a.Window), scale: C.float(a.Scale),
+	}
+	if a.Causal {
+		op.causal = 1
+	}
+	if a.Cosine != nil {
+		pin(&pins, a.Cosine, a.Sine)
+		op.cosine, op.sine = pointer(a.Cosine), pointer(a.Sine)
+	}
+	y, blocks := make([]float32, len(q)), make([]C.ef_block, len(lengths)+1)
+	ls := (*C.int64_t)(&lengths[0])
+	n := C.ef_attention_blocks(ls, C.int64_t(len(lengths)), &blocks[0])
+	for i := range n {
+		if C.ef_attend_run(&op, pointer(q), pointer(k), pointer(v), pointer(y), ls, &blocks[i]) != 0 {
 			return nil, errMemory
 		}
 	}

@@ -1,4 +1,4 @@
-package safetensors
+package checkpoint
 
 import (
 	"bytes"
@@ -13,47 +13,9 @@ import (
 	"strings"
 )
 
-// maxHeader is the longest header the format allows. A garbled length is far more often too large than
-// too small, so this bound also keeps a broken file from claiming memory.
-const maxHeader = 100_000_000
-
-// A DType is a tensor's number format, in the header's own words.
-type DType string
-
-// The formats that [Tensor.Read] can turn into float32 without loss.
-const (
-	F32  DType = "F32"
-	F16  DType = "F16"
-	BF16 DType = "BF16"
-)
-
-// bytesOf gives the bytes of one element, and 0 for a format that we have not heard of.
-func bytesOf(t DType) int64 {
-	switch t {
-	case "BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3":
-		return 1
-	case F16, BF16, "I16", "U16":
-		return 2
-	case F32, "I32", "U32":
-		return 4
-	case "F64", "I64", "U64":
-		return 8
-	}
-	return 0
-}
-
-// A Tensor says where in its file a tensor lies and how to read it.
-type Tensor struct {
-	Name   string
-	File   string // as the caller named it to [Header]
-	DType  DType
-	Shape  []int
-	Offset int64 // of the first byte, from the start of the file
-	Size   int64 // bytes
-}
-
-// Len returns the number of elements.
-func (t Tensor) Len() int { return int(t.Size / bytesOf(t.DType)) }
+// maxHeader is the longest header that is read. The format allows 100 MB, a network of 1,000 tensors needs 0.1 MB,
+// and what a header becomes in memory is several times its length.
+const maxHeader = 16 << 20
 
 // Header reads the header of a safetensors file of size bytes and returns its tensors by name. The name
 // file is kept in each of them. Every tensor returned lies inside the file, has as many bytes as its shape

@@ -1,4 +1,4 @@
-package safetensors
+package checkpoint
 
 import (
 	"bytes"
@@ -110,8 +110,8 @@ func TestFindShards(t *testing.T) {
 		return file(`{"`+name+`":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
 	}
 	s, err := Find(folder(t, map[string][]byte{
-		IndexFile:       []byte(`{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`),
-		"1.safetensors": tensor("a", 1), "2.safetensors": tensor("b", 2),
+		"model.safetensors.index.json": []byte(`{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`),
+		"1.safetensors":                tensor("a", 1), "2.safetensors": tensor("b", 2),
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestFindShards(t *testing.T) {
 func TestFindRefuses(t *testing.T) {
 	t.Parallel()
 	index := func(s string) map[string][]byte {
-		return map[string][]byte{IndexFile: []byte(s), "1.safetensors": file(`{"b":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}`, nil)}
+		return map[string][]byte{"model.safetensors.index.json": []byte(s), "1.safetensors": file(`{"b":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}`, nil)}
 	}
 	for want, files := range map[string]map[string][]byte{
 		"model.safetensors: the file has 0 bytes": {SingleFile: nil},
