@@ -13,10 +13,11 @@ type window struct {
 	start, end int // bytes of the text, prompt not counted
 	ids        []int32
 	truncated  bool
+	all        int // tokens of the whole text, if truncated
 }
 
 func (w window) embedding(v vector.Vector) vector.Embedding {
-	return vector.Embedding{Vector: v, Tokens: len(w.ids), Truncated: w.truncated}
+	return vector.Embedding{Vector: v, Tokens: len(w.ids), Truncated: w.truncated, TokensIn: w.all}
 }
 
 // An encoder makes rows from texts under one prompt.
@@ -72,7 +73,11 @@ func (enc encoder) whole(text string) (window, error) {
 	if len(ids) <= enc.bare+1 && enc.count(text) <= enc.special {
 		return window{}, ErrEmpty
 	}
-	return window{end: len(text), ids: ids, truncated: truncated}, nil
+	w := window{end: len(text), ids: ids, truncated: truncated}
+	if truncated { // whoever handed it in is told by how much it is too long
+		w.all = enc.countAll(enc.prompt + text)
+	}
+	return w, nil
 }
 
 // lower lower-cases rune by rune, as Hugging Face's Lowercase normaliser does, which is what

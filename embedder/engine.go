@@ -21,6 +21,7 @@ type Engine struct {
 	set     Settings
 	opts    Options
 	chunk   *chunker // makes rows of documents
+	passage encoder  // of a document that is to be one row
 	query   encoder  // of search texts
 	plain   encoder  // of texts as they are
 	probe   []int32  // a row that no model fails for, if it works; nil if there is none
@@ -60,7 +61,7 @@ func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Eng
 	ctx, stop := context.WithCancelCause(context.Background())
 	e := &Engine{
 		model: model, set: set, opts: opts, stop: stop,
-		chunk: newChunker(document, opts), query: query, plain: plain,
+		chunk: newChunker(document, opts), passage: document, query: query, plain: plain,
 		pending: pending{lim: limits{tokens: opts.TokenBudget, texts: opts.MaxTexts, packed: set.Packed}, runners: opts.Runners},
 	}
 	if w, err := plain.whole("a"); err == nil {
@@ -114,6 +115,19 @@ func (e *Engine) EmbedQuery(ctx context.Context, text string) (vector.Embedding,
 // limit are cut off.
 func (e *Engine) EmbedText(ctx context.Context, text string) (vector.Embedding, error) {
 	return e.embedOne(ctx, documents, e.plain, text)
+}
+
+// EmbedAs embeds a text as one row under the prompt of documents ("document") or under none ("none"), in the documents'
+// lane. Tokens beyond the model's limit are cut off.
+func (e *Engine) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
+	switch prompt {
+	case "document":
+		return e.embedOne(ctx, documents, e.passage, text)
+	case "none":
+		return e.embedOne(ctx, documents, e.plain, text)
+	default:
+		return vector.Embedding{}, fmt.Errorf("embedding under prompt %q: want document or none", prompt)
+	}
 }
 
 func (e *Engine) embedOne(ctx context.Context, l lane, enc encoder, text string) (vector.Embedding, error) {

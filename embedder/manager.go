@@ -335,6 +335,11 @@ func (m *Manager) EmbedQuery(ctx context.Context, text string) (vector.Embedding
 	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedQuery(ctx, text) })
 }
 
+// EmbedAs is [Engine.EmbedAs] behind the door.
+func (m *Manager) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
+	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedAs(ctx, prompt, text) })
+}
+
 // EmbedText is [Engine.EmbedText] behind the door.
 func (m *Manager) EmbedText(ctx context.Context, text string) (vector.Embedding, error) {
 	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedText(ctx, text) })

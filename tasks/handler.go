@@ -177,6 +177,10 @@ func (h *Handler) embedQuery(ctx context.Context, t Task) (e vector.Embedding, e
 		return e, true, nil
 	}
 	err = h.stage(StageEmbed, func() (err error) {
+		if p.Prompt != "" {
+			e, err = h.parts.Embedder.EmbedAs(ctx, p.Prompt, p.Text)
+			return err
+		}
 		e, err = h.parts.Embedder.EmbedQuery(ctx, p.Text)
 		return err
 	})

@@ -48,7 +48,7 @@ func TestHandleQueryFails(t *testing.T) {
 		"empty text":    {`{"v":1,"model":"minilm","text":" "}`, nil, "permanent invalid_empty", "text: has no character"},
 		"another model": {`{"v":1,"model":"other","text":"x"}`, nil, "permanent wrong_model", `for model "other"`},
 		"junk":          {`junk`, nil, "permanent bad_payload", "not JSON"},
-		"newer payload": {`{"v":2}`, nil, "retry unknown_version", ""},
+		"newer payload": {`{"v":3}`, nil, "retry unknown_version", ""},
 		"permanent":     {"", func() error { return engineError{permanent: true} }, "permanent permanent", "engine says no"},
 		"panic":         {"", func() error { panic("oh") }, "permanent panic", "handler panicked: oh"},
 		"overloaded":    {"", func() error { return engineError{overloaded: true} }, "overloaded overloaded", ""},

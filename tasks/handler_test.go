@@ -53,6 +53,10 @@ func (f *fakeEmbedder) EmbedQuery(ctx context.Context, text string) (vector.Embe
 	return storetest.Chunk(text, 0, len(text)).Embedding, nil
 }
 
+func (f *fakeEmbedder) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
+	return f.EmbedQuery(ctx, prompt+": "+text)
+}
+
 func (f *fakeEmbedder) seen(text string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

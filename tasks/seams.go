@@ -8,7 +8,7 @@ import (
 	"github.com/embedfleet/embedfleet/vector"
 )
 
-// An Embedder turns texts into vectors with the one model of its process. Both methods are all or
+// An Embedder turns texts into vectors with the one model of its process. Its methods are all or
 // nothing, are called from many goroutines at once (that is how batches form) and return soon after ctx
 // ends. Errors that will be the same next time have Permanent() true, "no room" has Overloaded() true.
 type Embedder interface {
@@ -16,6 +16,8 @@ type Embedder interface {
 	EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error)
 	// EmbedQuery returns the vector to search with.
 	EmbedQuery(ctx context.Context, text string) (vector.Embedding, error)
+	// EmbedAs returns one vector of a text under a prompt that is [AsDocument] or [AsIs].
+	EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error)
 }
 
 // A Store keeps records. Both methods may be repeated: twice leaves the same state as once. When they

@@ -55,6 +55,15 @@ func (e *Embedder) EmbedText(ctx context.Context, text string) (vector.Embedding
 	return e.embed(text), nil
 }
 
+// EmbedAs returns the vector of a text with its prompt's name and a colon before it, of a text under no prompt ("none") that
+// of EmbedText.
+func (e *Embedder) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
+	if prompt != "none" {
+		text = prompt + ":" + text
+	}
+	return e.EmbedText(ctx, text)
+}
+
 func (e *Embedder) check(ctx context.Context, text string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -72,5 +81,9 @@ func (e *Embedder) check(ctx context.Context, text string) error {
 
 func (e *Embedder) embed(text string) vector.Embedding {
 	ids, truncated := Tokenizer{}.Encode(make([]int32, 0, utf8.RuneCountInString(text)+2), text, maxTokens)
-	return vector.Embedding{Vector: quote(ids, e.Dim()), Tokens: len(ids), Truncated: truncated}
+	v := vector.Embedding{Vector: quote(ids, e.Dim()), Tokens: len(ids), Truncated: truncated}
+	if truncated {
+		v.TokensIn = utf8.RuneCountInString(text) + 2
+	}
+	return v
 }

@@ -95,6 +95,13 @@ func (e embedder) EmbedQuery(ctx context.Context, text string) (vector.Embedding
 	return v, err
 }
 
+func (e embedder) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
+	ctx, end := e.Span(ctx, "embed")
+	v, err := e.next.EmbedAs(ctx, prompt, text)
+	end(err, "tokens", v.Tokens)
+	return v, err
+}
+
 // Store makes a span of each look and each write.
 func (t *Tracer) Store(next tasks.Store) tasks.Store {
 	if t.off {

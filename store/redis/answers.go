@@ -95,5 +95,5 @@ func decodeAnswer(id string, b []byte) (vector.Embedding, error) {
 	if err != nil {
 		return vector.Embedding{}, fmt.Errorf("reading the answer to query %s: %w", id, err)
 	}
-	return vector.Embedding{Vector: v, Tokens: head.Tokens, Truncated: head.Truncated, Space: head.Space}, nil
+	return vector.Embedding{Vector: v, Tokens: head.Tokens, Truncated: head.Truncated, TokensIn: head.TokensIn, Space: head.Space}, nil
 }
