@@ -133,6 +133,9 @@ func (s *stage) ask(method, url, body string) (int, string) {
 		s.t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 	resp, err := client.Do(r)
 	if err != nil {
@@ -271,6 +274,7 @@ func TestOneTraceFromTheCallToPut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Traceparent", "00-"+caller+"-b7ad6b7169203331-01")
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
 	if err != nil {

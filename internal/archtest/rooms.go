@@ -18,6 +18,7 @@ const (
 	miniredis = "github.com/alicebob/miniredis/v2"
 	ort       = "github.com/yalue/onnxruntime_go"
 	prom      = "github.com/prometheus/client_golang"
+	jsonv2    = "github.com/go-json-experiment/json"
 	cobra     = "github.com/spf13/cobra"
 	protowire = "google.golang.org/protobuf/encoding/protowire"
 	xsync     = "golang.org/x/sync"
@@ -49,7 +50,12 @@ var Rooms = []Room{
 	{"store/storetest", "what any store must do, and one in memory", []string{"store", "vector"}, nil},
 
 	{"search", "a search text becomes hits", []string{"store", "tasks", "vector"}, nil},
-	{"gateway", "HTTP in, queue and search behind", []string{"search", "store", "tasks", "vector"}, nil},
+	{"gateway", "HTTP in, queue and search behind", []string{"gateway/batch", "gateway/tokenids", "search", "store", "tasks", "vector"},
+		[]string{jsonv2, "github.com/parquet-go/parquet-go"}},
+	{"gateway/tokenids", "token ids of OpenAI's vocabularies become their text again", nil, []string{"github.com/pkoukk/tiktoken-go-loader"}},
+	{"gateway/batch", "a file of requests becomes a file of answers, whatever dies meanwhile", []string{"tasks", "vector"}, []string{jsonv2}},
+	{"gateway/ledger", "files, batches and what callers took, in Redis", []string{"gateway", "gateway/batch"},
+		[]string{goRedis, "github.com/klauspost/compress/zstd"}},
 	{"monitoring", "shows the fleet to Prometheus, probes and people", []string{"tasks", "vector"},
 		[]string{prom, asynq}},
 	{"monitoring/login", "who is at the door of the page", nil, []string{"golang.org/x/crypto/argon2"}},
@@ -117,7 +123,7 @@ var Only = []Fence{
 	// cmd/bench measures what we gain over asynq alone.
 	{asynq, []string{"queue", "monitoring", "cmd/bench"}, "its traps stay in one room"},
 	{ort, []string{"embedder/onnx"}, "who frees a session must know every user of it"},
-	{goRedis, []string{"queue", "scheduler/ledger", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
+	{goRedis, []string{"gateway/ledger", "queue", "scheduler/ledger", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
 	{miniredis, []string{"cmd/standalone", "internal/testkit"}, "nothing in it survives"},
 	{prom, []string{"monitoring"}, "other rooms are measured at their doors"},
 	{module + "/internal/testkit", nil, "it is for tests"},
@@ -134,6 +140,7 @@ var (
 	Goroutines = Fence{"go statement", []string{
 		"cmd/...",
 		"embedder/engine.go", "embedder/manager.go", "embedder/offline.go", "embedder/onnx/manifest.go",
+		"gateway/batch/runner.go",
 		"intake/group.go",
 		"monitoring/fleet/collect.go", "monitoring/page/orders.go",
 		"queue/bulk.go", "queue/bundle.go", "queue/bundleack.go", "queue/server.go",
