@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -218,6 +219,14 @@ func (g *gateway) document(r *http.Request) (job, error) {
 		return job{}, err
 	}
 	return light(func(ctx context.Context) (any, error) {
+		// A document has up to a few megabytes of vectors, and more as text: few at a time are made ready, whatever the
+		// places for other work.
+		select {
+		case g.large <- struct{}{}:
+			defer func() { <-g.large }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 		rec, err := m.Documents.Get(ctx, r.PathValue("id"))
 		if err != nil {
 			return nil, err
@@ -226,7 +235,8 @@ func (g *gateway) document(r *http.Request) (job, error) {
 		if !withVectors {
 			answer = answer.WithoutVectors()
 		}
-		return answer, nil
+		b, err := json.Marshal(answer)
+		return finished(append(b, '\n')), err
 	})
 }
 

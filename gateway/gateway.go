@@ -138,11 +138,12 @@ type gateway struct {
 	places *places
 	bodies atomic.Int64 // bytes of all bodies under way
 	mails  *mailroom
+	large  chan struct{} // places of documents that are made ready
 }
 
 // New returns the handler of all routes. The error is of the options.
 func New(log *slog.Logger, p Parts, o *Options) (http.Handler, error) {
-	g := &gateway{log: log, Parts: p, mails: newMailroom()}
+	g := &gateway{log: log, Parts: p, mails: newMailroom(), large: make(chan struct{}, 8)}
 	if o != nil {
 		g.opts = *o
 	}

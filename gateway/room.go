@@ -27,6 +27,7 @@ const (
 // counted among all bodies under way until it is closed.
 type body struct {
 	io.Reader
+	raw  io.Reader // what comes over the line
 	room *atomic.Int64
 	read int64
 	held int64 // of room
@@ -45,6 +46,7 @@ func (g *gateway) open(w http.ResponseWriter, r *http.Request, op operation) (*b
 	if r.ContentLength != 0 {
 		src = &patient{src: src, control: http.NewResponseController(w), begun: time.Now()}
 	}
+	b.raw = src
 	switch encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); encoding {
 	case "", "identity":
 	case "gzip", "x-gzip":
@@ -77,8 +79,17 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close gives the room back.
+// more reports whether there is anything left of the body.
+func (b *body) more() bool {
+	var one [1]byte
+	n, _ := b.Reader.Read(one[:])
+	return n > 0
+}
+
+// Close reads what is left of the body, within its bounds, for a caller that is still writing would find its connection
+// broken instead of an answer; and gives the room back.
 func (b *body) Close() error {
+	_, _ = io.Copy(io.Discard, b.raw)
 	if b.room != nil {
 		b.room.Add(-b.held)
 		b.held = 0

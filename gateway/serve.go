@@ -107,6 +107,9 @@ func (g *gateway) do(w http.ResponseWriter, r *http.Request, op operation) (any,
 	if err != nil {
 		return nil, err
 	}
+	if in.more() { // an operation that takes no body
+		return nil, badRequest("%s %s takes no body", r.Method, r.URL.Path)
+	}
 	leave, err := g.admit(r.Context(), j)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,6 @@ import (
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
-func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
 const token = "a-token-for-the-tests"
 
