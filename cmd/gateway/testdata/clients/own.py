@@ -1,4 +1,4 @@
-"""OpenAI's own client for Python against a running gateway: python3 client.py BASE_URL TOKEN MODEL."""
+"""OpenAI's own client for Python against a running gateway: python3 own.py BASE_URL TOKEN MODEL."""
 import base64, struct, sys
 import openai
 

@@ -1,4 +1,4 @@
-// OpenAI's own client for Node against a running gateway: node client.cjs BASE_URL TOKEN MODEL.
+// OpenAI's own client for Node against a running gateway: node own.cjs BASE_URL TOKEN MODEL.
 const assert = require("node:assert");
 const OpenAI = require("openai").default;
 
