@@ -163,6 +163,15 @@ func (r *Runner) hold(ctx context.Context, id string) error {
 	err := r.drive(ctx, id)
 	lose(nil)
 	renewing.Wait()
+	if errors.Is(context.Cause(ctx), errLost) {
+		return err
+	}
+	// Whoever takes it up need not wait for the lease to end.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if _, releaseErr := r.Ledger.Lease(last, id, r.owner, time.Millisecond); releaseErr != nil {
+		r.log.DebugContext(ctx, "lease was not given back", "batch", id, "err", releaseErr)
+	}
 	return err
 }
 
