@@ -24,9 +24,10 @@ type ask struct {
 	bytes    int64
 	prompt   string // as tasks.Options has it
 	truncate bool
-	dims     int // 0 is what the model has
-	tooLong  int // the status of a text that is longer than the model reads
-	spent    int // tokens, when it is done
+	dims     int  // 0 is what the model has
+	own      bool // the model's own output, whatever its length
+	tooLong  int  // the status of a text that is longer than the model reads
+	spent    int  // tokens, when it is done
 }
 
 // job is the work of an ask; answer makes the answer of its vectors.
@@ -67,6 +68,9 @@ func (a *ask) finish(list []vector.Embedding) (*vectors, error) {
 		if err := cut(&list[i].Vector, a); err != nil {
 			return nil, err
 		}
+		if !a.own {
+			list[i].Vector = unit(list[i].Vector)
+		}
 	}
 	a.spent = v.tokens
 	return v, nil
@@ -92,7 +96,7 @@ func (a *ask) checkDims() error {
 	return nil
 }
 
-// cut keeps the first of a vector's dimensions, of unit length again.
+// cut keeps the first of a vector's dimensions.
 func cut(v *vector.Vector, a *ask) error {
 	if a.dims == 0 || a.dims == len(*v) {
 		return nil
@@ -100,17 +104,21 @@ func cut(v *vector.Vector, a *ask) error {
 	if a.dims > len(*v) || !slices.Contains(a.model.Dimensions, a.dims) {
 		return wrongParam("dimensions", "dimensions_not_supported", "model %s has %d dimensions%s and was not trained to be cut to %d", a.model.Alias, len(*v), also(a.model.Dimensions), a.dims)
 	}
-	short := (*v)[:a.dims:a.dims]
-	norm := short.Norm()
-	if norm == 0 {
-		return wrongParam("dimensions", "dimensions_not_supported", "a vector's first %d dimensions are zero", a.dims)
+	*v = (*v)[:a.dims:a.dims]
+	return nil
+}
+
+// unit returns v with length 1, as most models' own last step makes it; one without a direction stays what it is.
+func unit(v vector.Vector) vector.Vector {
+	norm := v.Norm()
+	if norm == 0 || math.Abs(norm-1) < vector.NormTolerance {
+		return v
 	}
-	out := make(vector.Vector, a.dims)
-	for i, x := range short {
+	out := make(vector.Vector, len(v))
+	for i, x := range v {
 		out[i] = float32(float64(x) / norm)
 	}
-	*v = out
-	return nil
+	return out
 }
 
 func also(dims []int) string {

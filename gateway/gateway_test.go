@@ -8,8 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -200,6 +202,22 @@ func with(o *gateway.Options, more ...string) http.Handler {
 	return h
 }
 
+// units writes the vectors [n,0.5] of the fake fleet as answers have them: of length 1.
+func units(want string) string {
+	return regexp.MustCompile(`\[(\d+),0\.5\]`).ReplaceAllStringFunc(want, func(s string) string {
+		var v [2]float32
+		if err := json.Unmarshal([]byte(s), &v); err != nil {
+			panic(err)
+		}
+		norm := math.Sqrt(float64(v[0])*float64(v[0]) + float64(v[1])*float64(v[1]))
+		b, err := json.Marshal([2]float32{float32(float64(v[0]) / norm), float32(float64(v[1]) / norm)})
+		if err != nil {
+			panic(err)
+		}
+		return string(b)
+	})
+}
+
 // ask asks h as a program of this machine does.
 func ask(t *testing.T, h http.Handler, method, target, body string) *httptest.ResponseRecorder {
 	t.Helper()
@@ -246,7 +264,7 @@ func TestRoutes(t *testing.T) {
 
 		{"POST /v1/embeddings", `{"model":"m","input":"four"}`, 200, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[4,0.5]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}`},
 		{"POST /v1/embeddings", `{"model":"m","input":["a","bc"],"encoding_format":"float","user":"u"}`, 200, `{"object":"embedding","index":1,"embedding":[2,0.5]}],"model":"m","usage":{"prompt_tokens":6`},
-		{"POST /v1/embeddings", `{"model":"m","input":"four","encoding_format":"base64"}`, 200, `"embedding":"AACAQAAAAD8="`},
+		{"POST /v1/embeddings", `{"model":"m","input":"four","encoding_format":"base64"}`, 200, `"embedding":"7AV+P+wF/j0="`},
 		{"POST /v1/embeddings", `{"model":"m","input":"four","dimensions":2}`, 200, `[4,0.5]`},
 		{"POST /v1/embeddings", `{"model":"m","input":"four","dimensions":3}`, 400, `"param":"dimensions","code":"dimensions_not_supported"`},
 		{"POST /v1/embeddings", `{"model":"m","input":"four","dimensions":0}`, 400, `"param":"dimensions"`},
@@ -273,7 +291,7 @@ func TestRoutes(t *testing.T) {
 		{"POST /embed", `{"inputs":["a","bc"],"normalize":true}`, 200, `[[1,0.5],[2,0.5]]`},
 		{"POST /embed", `{"inputs":"long","truncate":true}`, 200, `[[4,0.5]]`},
 		{"POST /embed", `{"inputs":"long"}`, 422, `"error_type":"Validation"`},
-		{"POST /embed", `{"inputs":"a","normalize":false}`, 400, `"error":"normalize is false`},
+		{"POST /embed", `{"inputs":"four","normalize":false}`, 200, `[[4,0.5]]` + "\n"},
 		{"POST /embed", `{"inputs":"no room"}`, 429, `"error_type":"Overloaded"`},
 		{"POST /embed", `{"inputs":"redis is away"}`, 500, `"error_type":"Backend"`},
 
@@ -287,6 +305,9 @@ func TestRoutes(t *testing.T) {
 		t.Run(tt.request, func(t *testing.T) {
 			t.Parallel()
 			method, target, _ := strings.Cut(tt.request, " ")
+			if !strings.Contains(tt.body, `"normalize":false`) {
+				tt.want = units(tt.want)
+			}
 			w := ask(t, handler(), method, target, tt.body)
 			body, err := io.ReadAll(w.Result().Body)
 			if err != nil || w.Code != tt.status || !strings.Contains(string(body), tt.want) || !json.Valid(body) {

@@ -121,7 +121,7 @@ func TestStrict(t *testing.T) {
 				h = handler()
 			}
 			w := ask(t, h, method, target, tt.body)
-			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) || w.Header().Get("X-Request-Id") == "" {
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), units(tt.want)) || w.Header().Get("X-Request-Id") == "" {
 				t.Errorf("%d %s, want %d with %s", w.Code, w.Body, tt.status, tt.want)
 			}
 		})
@@ -140,7 +140,7 @@ func TestSettingsOfAModel(t *testing.T) {
 		`{"input":"a"}`:                                         `model is missing, want one of \"m\", \"n\"`,
 		`{"model":"o","input":"a"}`:                             `not served here, but \"m\", \"n\"`,
 	} {
-		if w := ask(t, h, http.MethodPost, "/v1/embeddings", body); !strings.Contains(w.Body.String(), want) {
+		if w := ask(t, h, http.MethodPost, "/v1/embeddings", body); !strings.Contains(w.Body.String(), units(want)) {
 			t.Errorf("%s: %s, want %s", body, w.Body, want)
 		}
 	}

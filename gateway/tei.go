@@ -42,13 +42,10 @@ func (g *gateway) teiEmbed(r *http.Request) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
-	if q.normalize != nil && !*q.normalize {
-		return job{}, wrongParam("normalize", "normalize_not_supported", "normalize is false, but a model's vectors leave its graph with unit length here; their lengths before that are not kept")
-	}
 	if q.direction != "" && q.direction != "Right" && q.direction != "right" {
 		return job{}, wrongParam("truncation_direction", "bad_request", "truncation_direction is %q, but texts are cut at their end (Right) here", q.direction)
 	}
-	a := ask{model: m, param: "inputs", tooLong: http.StatusUnprocessableEntity, truncate: m.Truncate}
+	a := ask{model: m, param: "inputs", tooLong: http.StatusUnprocessableEntity, truncate: m.Truncate, own: q.normalize != nil && !*q.normalize}
 	if q.truncate != nil {
 		a.truncate = *q.truncate
 	}

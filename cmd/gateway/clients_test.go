@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pkoukk/tiktoken-go-loader/assets"
 )
 
 // TestClients runs programs that users have already, unchanged but for address, token and model, where they are installed: scripts/clients.sh
@@ -16,6 +18,15 @@ func TestClients(t *testing.T) {
 	python, node := cmp.Or(os.Getenv("CLIENTS_PYTHON"), "python3"), os.Getenv("CLIENTS_NODE") // a folder with node_modules
 	needed := os.Getenv("CLIENTS_PYTHON") != ""
 	clients, err := filepath.Abs("testdata/clients")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// LangChain counts with tiktoken, which fetches its vocabulary unless it finds it here, under the digest of its address.
+	vocabularies := t.TempDir()
+	vocabulary, err := assets.Assets.ReadFile("cl100k_base.tiktoken")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(vocabularies, "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"), vocabulary, 0o600)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +60,7 @@ func TestClients(t *testing.T) {
 			}
 			run := func(args ...string) (string, error) {
 				c := exec.CommandContext(t.Context(), args[0], args[1:]...)
-				c.Dir, c.Env = node, append(os.Environ(), "NODE_PATH="+filepath.Join(node, "node_modules"))
+				c.Dir, c.Env = node, append(os.Environ(), "TIKTOKEN_CACHE_DIR="+vocabularies, "NODE_PATH="+filepath.Join(node, "node_modules"))
 				out, err := c.CombinedOutput()
 				return string(out), err
 			}

@@ -61,7 +61,7 @@ def haystack_openai():
 
 def haystack_tei():
     from haystack import Document
-    from haystack.components.embedders import HuggingFaceAPIDocumentEmbedder, HuggingFaceAPITextEmbedder
+    from haystack_integrations.components.embedders.huggingface_api import HuggingFaceAPIDocumentEmbedder, HuggingFaceAPITextEmbedder
     from haystack.utils import Secret
 
     key = Secret.from_token(token)
@@ -125,7 +125,7 @@ def llama_index_like():
 def llama_index_tei():
     from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 
-    e = TextEmbeddingsInference(model_name=model, base_url=base, auth_token="Bearer " + token, query_instruction="", text_instruction="")
+    e = TextEmbeddingsInference(model_name=model, base_url=base, auth_token=token, query_instruction="", text_instruction="")
     same(e.get_text_embedding_batch(texts), "none")
 
 
