@@ -98,7 +98,7 @@ func (u *uploading) read(ctx context.Context, parts *multipart.Reader) error {
 			break
 		}
 		if err != nil {
-			return uploadError(err)
+			return formError(err)
 		}
 		if part.FormName() == "file" {
 			err = u.keep(ctx, part)
@@ -167,6 +167,16 @@ func (u *uploading) drop(ctx context.Context) {
 	}
 }
 
+// formError is what is wrong with a form, or with the line over which it comes.
+func formError(err error) error {
+	err = uploadError(err)
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	if _, own := errors.AsType[*requestError](err); own || tooLarge {
+		return err
+	}
+	return badRequest("reading the form: %v", err)
+}
+
 func uploadError(err error) error {
 	if err == nil {
 		return nil
@@ -194,7 +204,7 @@ func paged[S, T any](all []S, p *params, limit int, id func(S) string, answer fu
 	if after := p.text("after"); after != "" {
 		i := slices.IndexFunc(all, func(s S) bool { return id(s) == after })
 		if i < 0 {
-			return page[T]{}, wrongParam("after", "bad_request", "after is %q, which is none of the list", after)
+			return page[T]{}, &requestError{status: http.StatusNotFound, code: "not_found", param: "after", message: fmt.Sprintf("after is %q, which is none of the list", after)}
 		}
 		all = all[i+1:]
 	}

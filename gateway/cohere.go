@@ -78,7 +78,9 @@ func (g *gateway) cohereAsk(q *cohereRequest) (a ask, err error) {
 		return a, err
 	}
 	if q.dims != nil {
-		a.dims = *q.dims
+		if a.dims = *q.dims; a.dims < 1 {
+			return a, wrongParam("output_dimension", "dimensions_not_supported", "output_dimension is %d, want what the model has", a.dims)
+		}
 	}
 	a.param, a.texts, a.bytes, a.tooLong = "texts", q.texts, q.bytes, http.StatusBadRequest
 	a.truncate = q.truncate == "END" || q.truncate == "" // Cohere's default

@@ -82,6 +82,7 @@ func TestStrict(t *testing.T) {
 		{"POST /v1/embed", `{"model":"m","texts":["long","b"]}`, 200, `"embeddings":[[4,0.5],[1,0.5]],"texts":["long","b"]`},
 		{"POST /v2/embed", `{"model":"m","texts":["long"],"truncate":"NONE"}`, 400, `context_length_exceeded`},
 		{"POST /v2/embed", `{"model":"m","texts":["a"],"embedding_types":["int8"]}`, 400, `embedding_types`},
+		{"POST /v2/embed", `{"model":"m","texts":["a"],"output_dimension":0}`, 400, `output_dimension is 0`},
 		{"GET /v1/search?q=a&model=m&fliter=x", "", 400, `"param":"fliter","code":"unknown_parameter"`},
 		{"GET /v1/search?q=a&q=b&model=m", "", 400, `is there 2 times`},
 		{"GET /v1/search?q=%FF&model=m", "", 400, `not UTF-8`},

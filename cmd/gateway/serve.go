@@ -46,6 +46,7 @@ type app struct {
 	rdb     redis.UniversalClient
 	fleet   *fleet.Fleet
 	models  []gateway.Model
+	parts   gateway.Parts
 	metrics *monitoring.Gateway
 	reached atomic.Int64 // Redis, last, in Unix nanoseconds
 	leaving atomic.Bool  // told to stop
@@ -116,6 +117,7 @@ func (a *app) settle(ctx context.Context) (err error) {
 	if a.models, err = a.find(ctx); err != nil {
 		return errors.Join(err, a.fleet.Close())
 	}
+	a.parts = a.fleet.Gateway(a.log, a.models)
 	a.metrics = monitoring.NewGateway(version(), monitoring.NewLanes(lanes.Reader(a.fleet.Lanes, aliases(a.models)...)))
 	a.reached.Store(time.Now().UnixNano())
 	return nil
@@ -157,9 +159,8 @@ func (a *app) untraced(err error) {
 // routes are those of the gateway behind its tokens, and the two probes that balancers ask for where they send
 // their requests.
 func (a *app) routes() (http.Handler, error) {
-	parts := a.fleet.Gateway(a.log, a.models)
-	parts.Metrics = a.metrics.Handler()
-	api, err := gateway.New(a.log, parts, &gateway.Options{
+	a.parts.Metrics = a.metrics.Handler()
+	api, err := gateway.New(a.log, a.parts, &gateway.Options{
 		Tokens: a.cfg.tokens, Hosts: a.cfg.hosts, Origins: a.cfg.origins, Requests: a.cfg.requests, Zone: a.cfg.zone, Version: version(), Ready: a.ready,
 	})
 	if err != nil {
@@ -235,7 +236,14 @@ func (a *app) status() any {
 	if err != nil {
 		return map[string]string{"error": err.Error()}
 	}
-	return s
+	used, err := a.parts.Meter.Used(ctx)
+	if err != nil {
+		return map[string]string{"error": err.Error()}
+	}
+	return struct {
+		fleet.Status
+		Callers map[string]gateway.Usage `json:"callers"` // what each took this minute and today
+	}{s, used}
 }
 
 // probe serves the probes until ctx ends.
