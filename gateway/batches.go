@@ -414,13 +414,13 @@ func newBatchAnswer(b batch.Batch) batchAnswer {
 		ID: b.ID, Object: "batch", Endpoint: b.Endpoint, Input: b.Input, Window: b.Window, Status: b.Status, Created: b.Created.Unix(),
 		InProgress: at(batch.InProgress), Expires: seconds(b.Expires), Finalizing: at(batch.Finalizing), Completed: at(batch.Completed),
 		Failed: at(batch.Failed), Expired: at(batch.Expired), Cancelling: at(batch.Cancelling), Cancelled: at(batch.Cancelled),
-		Counts: batchCounts{b.Total, b.Done, b.State.Failed}, Metadata: b.Metadata,
+		Counts: batchCounts{b.Total, b.Done, b.Failed}, Metadata: b.Metadata,
 	}
 	if b.Output != "" {
 		a.Output = &b.Output
 	}
-	if b.State.Errors != "" {
-		a.ErrorFile = &b.State.Errors
+	if b.Errors != "" {
+		a.ErrorFile = &b.Errors
 	}
 	if len(b.Faults) > 0 {
 		a.Errors = &page[batchFault]{Object: "list"}
@@ -483,6 +483,9 @@ func (l *lines) Refuse(err error) batch.Reply { return *l.reply(err) }
 
 func (l *lines) reply(err error) *batch.Reply {
 	e := describe(err)
-	body, _ := json.Marshal(e.openAI()) // of texts: no error
+	body, err := json.Marshal(e.openAI())
+	if err != nil {
+		body = []byte(`null`) // of texts: never
+	}
 	return &batch.Reply{Status: e.status, Body: body}
 }

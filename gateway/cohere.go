@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -105,7 +104,7 @@ func cohereFrame(v *vectors, w *bufio.Writer, typed bool, texts []string) {
 		if i > 0 {
 			_ = w.WriteByte(',')
 		}
-		b, _ := json.Marshal(text) // of a string: no error
+		b := quoted(text)
 		_, _ = w.Write(b)
 	}
 	_, _ = fmt.Fprintf(w, `],"response_type":%q,"meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":%d}}}`, kind, v.tokens)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -345,9 +346,7 @@ func (c *change) apply(d *vector.Document) error {
 		return err
 	}
 	merged := make(map[string]string, len(d.Fields)+len(fields))
-	for name, v := range d.Fields {
-		merged[name] = v
-	}
+	maps.Copy(merged, d.Fields)
 	for name, v := range fields {
 		if v == nil {
 			delete(merged, name)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/embedfleet/embedfleet/search"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -242,4 +244,13 @@ func appendFloat(b []byte, x float32) []byte {
 		format = 'e'
 	}
 	return strconv.AppendFloat(b, float64(x), format, -1, 32)
+}
+
+// quoted is a text as JSON has it.
+func quoted(s string) []byte {
+	b, err := jsontext.AppendQuote(nil, s)
+	if err != nil {
+		return []byte(`""`) // it is UTF-8, for it was read as JSON
+	}
+	return b
 }

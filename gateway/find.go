@@ -136,8 +136,12 @@ func (q *searchRequest) answer(r search.Result, err error) (any, error) {
 		slices.SortStableFunc(r.Hits, func(a, b store.Hit) int {
 			ta, tb := a.Document.PublishedAt, b.Document.PublishedAt
 			switch {
-			case ta.IsZero() || tb.IsZero(): // those without a time come last
-				return cmp.Compare(boolInt(ta.IsZero()), boolInt(tb.IsZero()))
+			case ta.IsZero() && tb.IsZero():
+				return 0
+			case ta.IsZero(): // those without a time come last
+				return 1
+			case tb.IsZero():
+				return -1
 			case q.sort == byNewest:
 				return tb.Compare(ta)
 			default:
@@ -147,13 +151,6 @@ func (q *searchRequest) answer(r search.Result, err error) (any, error) {
 	}
 	r.Hits = r.Hits[min(q.offset, len(r.Hits)):min(q.offset+q.k, len(r.Hits))]
 	return NewSearchAnswer(r), nil
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // A listAnswer is a page of documents.

@@ -156,7 +156,7 @@ func (f *fleet) Await(_ context.Context, id string) (vector.Embedding, error) {
 }
 
 // Wait says that tasks of the live lane are done, and of backfill wait.
-func (f *fleet) Wait(ctx context.Context, _ string, lane tasks.Lane, ids []string) ([]gateway.TaskState, error) {
+func (f *fleet) Wait(_ context.Context, _ string, lane tasks.Lane, ids []string) ([]gateway.TaskState, error) {
 	states := make([]gateway.TaskState, len(ids))
 	for i, id := range ids {
 		states[i] = gateway.TaskState{ID: id, State: "done"}

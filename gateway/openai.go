@@ -3,7 +3,6 @@ package gateway
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -89,7 +88,7 @@ func openAIFrame(v *vectors, w *bufio.Writer) {
 		v.number(w, i)
 		_ = w.WriteByte('}')
 	}
-	name, _ := json.Marshal(v.model) // of a string: no error
+	name := quoted(v.model)
 	_, _ = fmt.Fprintf(w, `],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d}}`, name, v.tokens, v.tokens)
 }
 

@@ -180,7 +180,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request, status int, answe
 	h := w.Header()
 	h.Set("Content-Type", s.kind())
 	h.Set("X-Content-Type-Options", "nosniff")
-	out := io.Writer(&timed{w, control, ml})
+	out, end := io.Writer(&timed{w, control, ml}), func() error { return nil }
 	if whole, ok := s.(finished); ok && len(whole) == 0 {
 		w.WriteHeader(status)
 		return
@@ -189,8 +189,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request, status int, answe
 		h.Set("Content-Encoding", "gzip")
 		h.Add("Vary", "Accept-Encoding")
 		zip, _ := gzip.NewWriterLevel(out, gzip.BestSpeed) // the level is one
-		defer zip.Close()
-		out = zip
+		out, end = zip, zip.Close
 	} else if whole, ok := s.(finished); ok {
 		h.Set("Content-Length", strconv.Itoa(len(whole)))
 	}
@@ -204,6 +203,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request, status int, answe
 	buffered := bufio.NewWriterSize(out, pieceBytes)
 	if err := s.write(r.Context(), buffered); err == nil {
 		_ = buffered.Flush()
+		_ = end()
 	} else if _, gone := s.(finished); !gone {
 		g.log.Log(r.Context(), slog.LevelDebug, "answer was cut off", "request", h.Get(requestHeader), "path", r.URL.Path, "err", err)
 		panic(http.ErrAbortHandler) // else half an answer would look like a whole one
@@ -218,7 +218,7 @@ func compressible(s stream) bool {
 
 // accepts reports whether the caller asked for a content coding by name, and did not refuse it by q=0.
 func accepts(r *http.Request, coding string) bool {
-	for _, part := range strings.Split(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
 		name, q, _ := strings.Cut(strings.TrimSpace(part), ";")
 		if strings.EqualFold(strings.TrimSpace(name), coding) {
 			q = strings.ReplaceAll(strings.ReplaceAll(q, " ", ""), "q=", "")

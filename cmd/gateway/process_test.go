@@ -176,7 +176,7 @@ func TestMemoryOfLargeBodies(t *testing.T) {
 		{"documents", "/v1/documents", `{"documents":[{"id":"a","text":"` + strings.Repeat(word+`"},{"id":"a","text":"`, 2040) + word + `"}]}`},
 		{"ids that stand for much", "/v1/embeddings", `{"input":[[` + strings.Repeat(strings.Repeat("99000,", 8000)+"99000],[", 1000) + `1]]}`},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) { //nolint:tparallel // each has the machine's memory for itself
 			p := startProcess(t, rdb.URL())
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Minute}
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.address()+tt.path, strings.NewReader(tt.body))
@@ -237,7 +237,7 @@ func TestSlowCallers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { _ = conn.Close() })
 		request := "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000000\r\n\r\n{"
 		if i >= 200 {
 			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
@@ -288,7 +288,7 @@ func TestBatchSurvivesKills(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
-		if err == nil && resp.StatusCode != 200 {
+		if err == nil && resp.StatusCode != http.StatusOK {
 			err = fmt.Errorf("%s %s: %d %s", method, path, resp.StatusCode, b)
 		}
 		if err == nil {

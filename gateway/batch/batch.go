@@ -118,8 +118,8 @@ type PieceLedger interface {
 	Files(ctx context.Context) ([]File, error)
 }
 
-// BatchLedger keeps batches. Its errors wrap [ErrNotFound] if there is none of an id.
-type BatchLedger interface {
+// HeadLedger keeps batches. Its errors wrap [ErrNotFound] if there is none of an id.
+type HeadLedger interface {
 	PutBatch(ctx context.Context, b Batch) error
 	Batch(ctx context.Context, id string) (Batch, error)
 	// Batches returns all batches, the latest first.
@@ -151,7 +151,7 @@ type LineLedger interface {
 type Ledger interface {
 	FileLedger
 	PieceLedger
-	BatchLedger
+	HeadLedger
 	StateLedger
 	LineLedger
 }

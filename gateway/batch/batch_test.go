@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -150,10 +151,8 @@ func (s *stage) until(id string, statuses ...string) batch.Batch {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		for _, status := range statuses {
-			if b.Status == status {
-				return b
-			}
+		if slices.Contains(statuses, b.Status) {
+			return b
 		}
 		if time.Now().After(deadline) {
 			s.t.Fatalf("the batch is %+v, want %v", b, statuses)
@@ -183,13 +182,13 @@ func TestBatch(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.lane.full = 2
-	defer s.run()()
+	t.Cleanup(s.run())
 	b := s.create(line("a", `{"texts":["x","yy"]}`), "", line("b", `{}`), line("c", `{"texts":["fine","poison"]}`), line("d", `{"texts":["dead"]}`), line("e", `{"texts":["zzz"]}`))
 	b = s.until(b.ID, batch.Completed, batch.Failed)
-	if b.Total != 5 || b.Done != 2 || b.State.Failed != 3 {
+	if b.Total != 5 || b.Done != 2 || b.Failed != 3 {
 		t.Fatalf("%+v", b)
 	}
-	answers, failures := s.content(b.Output), s.content(b.State.Errors)
+	answers, failures := s.content(b.Output), s.content(b.Errors)
 	for _, want := range []string{`"custom_id":"a","response":{"status_code":200,`, `"body":{"sum":3}},"error":null}` + "\n", `"custom_id":"e"`} {
 		if !strings.Contains(answers, want) {
 			t.Errorf("%s\nlacks %s", answers, want)
@@ -215,7 +214,7 @@ func TestBatch(t *testing.T) {
 func TestInputsThatAreNone(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	defer s.run()()
+	t.Cleanup(s.run())
 	for want, lines := range map[string][]string{
 		"invalid_json_line":          {line("a", `{}`), `{"custom_id":`},
 		"duplicate_custom_id":        {line("a", `{}`), line("a", `{}`)},
@@ -239,7 +238,7 @@ func TestInputsThatAreNone(t *testing.T) {
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	defer s.run()()
+	t.Cleanup(s.run())
 	var lines []string
 	lines = append(lines, line("first", `{}`))
 	for i := range 600 {
@@ -247,14 +246,14 @@ func TestCancel(t *testing.T) {
 	}
 	s.lane.held = true
 	b := s.create(lines...)
-	for s.until(b.ID, batch.InProgress).State.Failed == 0 {
+	for s.until(b.ID, batch.InProgress).Failed == 0 {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if _, moved, err := s.desk.Cancel(t.Context(), "me", b.ID); !moved || err != nil {
 		t.Fatal(moved, err)
 	}
 	b = s.until(b.ID, batch.Cancelled)
-	if b.State.Errors == "" || b.Output != "" || b.Done != 0 {
+	if b.Errors == "" || b.Output != "" || b.Done != 0 {
 		t.Errorf("%+v", b)
 	}
 	s.lane.mu.Lock()
@@ -277,9 +276,9 @@ func TestExpiry(t *testing.T) {
 	if err := s.ledger.PutBatch(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	defer s.run()()
+	t.Cleanup(s.run())
 	b = s.until(b.ID, batch.Expired)
-	if got := s.content(b.State.Errors); !strings.Contains(got, `"custom_id":"b","response":null,"error":{"code":"batch_expired"`) || !strings.Contains(got, `"custom_id":"a","response":{"status_code":400`) {
+	if got := s.content(b.Errors); !strings.Contains(got, `"custom_id":"b","response":null,"error":{"code":"batch_expired"`) || !strings.Contains(got, `"custom_id":"a","response":{"status_code":400`) {
 		t.Errorf("%s", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -99,7 +100,7 @@ func check(b Batch, line []byte, ids map[string]int, n int) (Fault, bool) {
 		return Fault{"missing_required_parameter", "custom_id is missing", n}, false
 	case first > 0:
 		return Fault{"duplicate_custom_id", fmt.Sprintf("custom_id %q is that of line %d too", q.CustomID, first), n}, false
-	case q.Method != "POST":
+	case q.Method != http.MethodPost:
 		return Fault{"invalid_method", fmt.Sprintf("method is %q, want POST", q.Method), n}, false
 	case q.URL != b.Endpoint:
 		return Fault{"invalid_url", fmt.Sprintf("url is %q, want the batch's endpoint %s", q.URL, b.Endpoint), n}, false

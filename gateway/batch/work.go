@@ -253,13 +253,11 @@ func (s *shift) collect(ctx context.Context) (bool, error) {
 		if err != nil || len(o.missing) > 0 {
 			return false
 		}
-		reply := Reply{}
 		if o.refused != nil {
-			reply = s.Interpreter.Refuse(o.refused)
+			err = s.done(o.n, o.customID, s.Interpreter.Refuse(o.refused))
 		} else {
-			reply = o.work.Answer(o.got)
+			err = s.done(o.n, o.customID, o.work.Answer(o.got))
 		}
-		err = s.done(o.n, o.customID, reply)
 		return true
 	})
 	return len(s.open) < before, err

@@ -96,7 +96,7 @@ func TestSteps(t *testing.T) {
 		t.Error(moved, err)
 	}
 	b, err = l.Batch(ctx, b.ID)
-	if err != nil || b.Total != 3 || b.Done != 1 || b.State.Failed != 1 || b.Output != "file-o" || b.Times[batch.Completed].IsZero() {
+	if err != nil || b.Total != 3 || b.Done != 1 || b.Failed != 1 || b.Output != "file-o" || b.Times[batch.Completed].IsZero() {
 		t.Errorf("%+v, %v", b, err)
 	}
 	if active, err := l.Active(ctx); err != nil || len(active) != 0 {

@@ -1,6 +1,7 @@
 package tokenids_test
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -87,7 +88,7 @@ func lone(t *testing.T, id uint32, b byte) bool {
 		}
 	}
 	for c := range 256 {
-		if !strings.Contains(string(order), string([]byte{byte(c)})) {
+		if !bytes.Contains(order, []byte{byte(c)}) {
 			order = append(order, byte(c))
 		}
 	}
