@@ -50,7 +50,7 @@ func (g *gateway) cohere(version int) func(r *http.Request) (job, error) {
 		typed := version == 2 || len(q.types) > 0
 		texts := slices.Clone(a.texts)
 		return g.job(a, func(v *vectors) any {
-			v.frame = func(v *vectors, w *bufio.Writer) { cohereFrame(v, w, typed, texts) }
+			v.frame = cohereAnswer{typed, texts}.frame
 			return v
 		})
 	}
@@ -86,21 +86,27 @@ func (g *gateway) cohereAsk(q *cohereRequest) (a ask, err error) {
 	return a, nil
 }
 
-func cohereFrame(v *vectors, w *bufio.Writer, typed bool, texts []string) {
+// A cohereAnswer is what stands around the vectors: by types or by themselves, with the texts.
+type cohereAnswer struct {
+	typed bool
+	texts []string
+}
+
+func (c cohereAnswer) frame(v *vectors, w *bufio.Writer) {
 	_, _ = fmt.Fprintf(w, `{"id":%q,"embeddings":`, "embedfleet")
-	if typed {
+	if c.typed {
 		_, _ = w.WriteString(`{"float":`)
 	}
 	teiFrame(v, w)
-	if typed {
+	if c.typed {
 		_ = w.WriteByte('}')
 	}
 	kind := "embeddings_floats"
-	if typed {
+	if c.typed {
 		kind = "embeddings_by_type"
 	}
 	_, _ = w.WriteString(`,"texts":[`)
-	for i, text := range texts {
+	for i, text := range c.texts {
 		if i > 0 {
 			_ = w.WriteByte(',')
 		}

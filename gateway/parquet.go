@@ -40,7 +40,7 @@ func writeParquet(ctx context.Context, w *bufio.Writer, e *exported) error {
 	file := parquet.NewGenericWriter[parquetRow](w)
 	held := 0
 	err := e.each(ctx, func(rec vector.Record) error {
-		row, size := newParquetRow(rec, e.vectors)
+		row, size := e.row(rec)
 		if held += size; held > rowGroup {
 			held = size
 			if err := file.Flush(); err != nil {
@@ -56,7 +56,8 @@ func writeParquet(ctx context.Context, w *bufio.Writer, e *exported) error {
 	return file.Close()
 }
 
-func newParquetRow(rec vector.Record, vectors bool) (parquetRow, int) {
+// row returns the row of a document, and about how many bytes it has.
+func (e *exported) row(rec vector.Record) (parquetRow, int) {
 	d := rec.Document
 	row := parquetRow{
 		ID: d.ID, Text: d.Text, Title: d.Title, Source: d.Source, URL: d.URL, StockCodes: d.StockCodes, Fields: d.Fields,
@@ -68,7 +69,7 @@ func newParquetRow(rec vector.Record, vectors bool) (parquetRow, int) {
 	size := len(d.Text) + 512
 	for _, c := range rec.Chunks {
 		chunk := parquetChunk{Start: int64(c.Start), End: int64(c.End), Tokens: int64(c.Tokens)}
-		if vectors {
+		if e.vectors {
 			chunk.Vector = c.Vector
 			size += 4 * len(c.Vector)
 		}

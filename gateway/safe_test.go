@@ -122,7 +122,7 @@ func TestStrict(t *testing.T) {
 				h = handler()
 			}
 			w := ask(t, h, method, target, tt.body)
-			if w.Code != tt.status || !strings.Contains(w.Body.String(), units(tt.want)) || w.Header().Get("X-Request-Id") == "" {
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), units(tt.want)) || w.Header().Get("X-Request-ID") == "" {
 				t.Errorf("%d %s, want %d with %s", w.Code, w.Body, tt.status, tt.want)
 			}
 		})

@@ -79,7 +79,7 @@ func (g *gateway) route(op operation) http.Handler {
 		op.explain = (*requestError).openAI
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		status, answer, err := http.StatusOK, any(nil), g.letIn(w, r, op.open)
+		status, answer, err := http.StatusOK, any(nil), g.letIn(w, r, op)
 		if err == nil {
 			answer, err = g.do(w, r, op)
 		}
@@ -101,7 +101,7 @@ func (g *gateway) do(w http.ResponseWriter, r *http.Request, op operation) (any,
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	r.Body = in
 	j, err := op.read(r)
 	if err != nil {

@@ -94,11 +94,11 @@ func callerOf(ctx context.Context) caller {
 }
 
 // letIn checks where a request comes from and which token it brings. It leaves the caller in r's context.
-func (g *gateway) letIn(w http.ResponseWriter, r *http.Request, open bool) error {
+func (g *gateway) letIn(w http.ResponseWriter, r *http.Request, op operation) error {
 	if err := g.web.check(r); err != nil {
 		return err
 	}
-	if open || len(g.opts.Tokens) == 0 {
+	if op.open || len(g.opts.Tokens) == 0 {
 		return nil
 	}
 	t, ok := find(g.opts.Tokens, bearer(r))

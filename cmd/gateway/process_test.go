@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -149,6 +150,8 @@ func startProcess(t *testing.T, redisURL string, args ...string) *process {
 }
 
 // TestMemoryOfLargeBodies: a body of 64 MB of any shape costs at most 400 MB, and is answered.
+//
+//nolint:tparallel // each body has the machine's memory for itself
 func TestMemoryOfLargeBodies(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
@@ -176,7 +179,7 @@ func TestMemoryOfLargeBodies(t *testing.T) {
 		{"documents", "/v1/documents", `{"documents":[{"id":"a","text":"` + strings.Repeat(word+`"},{"id":"a","text":"`, 2040) + word + `"}]}`},
 		{"ids that stand for much", "/v1/embeddings", `{"input":[[` + strings.Repeat(strings.Repeat("99000,", 8000)+"99000],[", 1000) + `1]]}`},
 	} {
-		t.Run(tt.name, func(t *testing.T) { //nolint:tparallel // each has the machine's memory for itself
+		t.Run(tt.name, func(t *testing.T) {
 			p := startProcess(t, rdb.URL())
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Minute}
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.address()+tt.path, strings.NewReader(tt.body))
@@ -372,12 +375,18 @@ func TestBatchSurvivesKills(t *testing.T) {
 	if made.Counts.Total != n || made.Counts.Failed != bad || made.Counts.Completed != n-bad {
 		t.Errorf("%+v, want %d lines of which %d are refused", made, n, bad)
 	}
+	var answers, failures []byte
+	if err := errors.Join(call("GET", "/v1/files/"+made.Output+"/content", "", nil, &answers), call("GET", "/v1/files/"+made.Errors+"/content", "", nil, &failures)); err != nil {
+		t.Fatal(err)
+	}
+	onceEach(t, n, map[int][]byte{200: answers, 400: failures})
+}
+
+// onceEach checks that each of n lines is answered once, with the status of its file.
+func onceEach(t *testing.T, n int, files map[int][]byte) {
+	t.Helper()
 	seen := map[string]int{}
-	for name, status := range map[string]int{made.Output: 200, made.Errors: 400} {
-		var content []byte
-		if err := call("GET", "/v1/files/"+name+"/content", "", nil, &content); err != nil {
-			t.Fatal(err)
-		}
+	for status, content := range files {
 		for line := range bytes.Lines(content) {
 			var l struct {
 				CustomID string `json:"custom_id"`

@@ -65,42 +65,59 @@ func TestSteps(t *testing.T) {
 	if moved, err := l.Move(ctx, b.ID, batch.InProgress, batch.State{Total: 3}, batch.Validating); !moved || err != nil {
 		t.Error(moved, err)
 	}
-	for owner, want := range map[string]bool{"a": true, "b": false} {
-		if owner == "b" {
-			continue
-		}
-		for range 2 {
-			if got, err := l.Lease(ctx, b.ID, owner, time.Minute); got != want || err != nil {
-				t.Error(owner, got, err)
-			}
-		}
-	}
-	if got, err := l.Lease(ctx, b.ID, "b", time.Minute); got || err != nil {
-		t.Error(got, err)
-	}
-	lines := []batch.Line{{Number: 0, Kind: batch.Answers, JSON: []byte("zero")}, {Number: 2, Kind: batch.Errors, JSON: []byte("two")}}
-	for range 2 {
-		if err := l.Record(ctx, b.ID, lines); err != nil {
-			t.Fatal(err)
-		}
-		lines[0].JSON = []byte("again")
-	}
-	got, err := l.Lines(ctx, b.ID, 0, 9)
-	if err != nil || len(got) != 2 || string(got[0].JSON) != "zero" || got[1].Kind != batch.Errors || got[1].Number != 2 {
-		t.Errorf("%+v, %v", got, err)
-	}
+	recordTwice(t, l, b.ID)
 	if have, err := l.Have(ctx, b.ID, 0, 4); err != nil || !have[0] || have[1] || !have[2] || have[3] {
 		t.Error(have, err)
 	}
 	if moved, err := l.Move(ctx, b.ID, batch.Completed, batch.State{Output: "file-o"}, batch.InProgress); !moved || err != nil {
 		t.Error(moved, err)
 	}
-	b, err = l.Batch(ctx, b.ID)
+	b, err := l.Batch(ctx, b.ID)
 	if err != nil || b.Total != 3 || b.Done != 1 || b.Failed != 1 || b.Output != "file-o" || b.Times[batch.Completed].IsZero() {
 		t.Errorf("%+v, %v", b, err)
 	}
 	if active, err := l.Active(ctx); err != nil || len(active) != 0 {
 		t.Error(active, err)
+	}
+}
+
+// TestLease: it has one owner, who may renew it, until it ends.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	ctx, l := t.Context(), ledger.New(testkit.RedisServer(t).Client())
+	for _, tt := range []struct {
+		owner string
+		d     time.Duration
+		want  bool
+	}{{"a", time.Minute, true}, {"a", time.Minute, true}, {"b", time.Minute, false}, {"a", time.Millisecond, true}} {
+		if got, err := l.Lease(ctx, "batch_1", tt.owner, tt.d); got != tt.want || err != nil {
+			t.Error(tt.owner, got, err)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got, err := l.Lease(ctx, "batch_1", "b", time.Minute)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatal(got, err)
+		}
+		if got {
+			return
+		}
+	}
+}
+
+// recordTwice records lines twice, of which the first time counts.
+func recordTwice(t *testing.T, l *ledger.Ledger, id string) {
+	t.Helper()
+	lines := []batch.Line{{Number: 0, Kind: batch.Answers, JSON: []byte("zero")}, {Number: 2, Kind: batch.Errors, JSON: []byte("two")}}
+	for range 2 {
+		if err := l.Record(t.Context(), id, lines); err != nil {
+			t.Fatal(err)
+		}
+		lines[0].JSON = []byte("again")
+	}
+	got, err := l.Lines(t.Context(), id, 0, 9)
+	if err != nil || len(got) != 2 || string(got[0].JSON) != "zero" || got[1].Kind != batch.Errors || got[1].Number != 2 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
