@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,13 +31,11 @@ import (
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
-// roleVariable makes a process of this test's own program: a gateway, or a worker with a fake model.
+// roleVariable makes a process of this test's own program a worker with a fake model.
 const roleVariable = "EMBEDFLEET_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
-	case "gateway":
-		main()
 	case "worker":
 		if err := workAlone(os.Args[1]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -73,18 +72,18 @@ func workAlone(redisURL string) error {
 
 type slow struct{ tasks.Embedder }
 
-// A process is one of this test's own program.
+// A process is a gateway, or this test's own program as a worker.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	out  buffer
-	role string
-	args []string
+	t       *testing.T
+	cmd     *exec.Cmd
+	out     buffer
+	program string
+	args    []string
 }
 
-func spawn(t *testing.T, role string, args ...string) *process {
+func spawn(t *testing.T, program string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, role: role, args: args}
+	p := &process{t: t, program: program, args: args}
 	t.Cleanup(p.kill)
 	p.start()
 	return p
@@ -93,8 +92,8 @@ func spawn(t *testing.T, role string, args ...string) *process {
 func (p *process) start() {
 	p.t.Helper()
 	p.out = buffer{}
-	p.cmd = exec.CommandContext(context.WithoutCancel(p.t.Context()), os.Args[0], p.args...)
-	p.cmd.Env = append(os.Environ(), roleVariable+"="+p.role)
+	p.cmd = exec.CommandContext(context.WithoutCancel(p.t.Context()), p.program, p.args...)
+	p.cmd.Env = append(os.Environ(), roleVariable+"=worker") // a gateway does not look at it
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -118,7 +117,7 @@ func (p *process) address() string {
 			return m[1]
 		}
 	}
-	p.t.Fatalf("%s does not serve\n%s", p.role, p.out.String())
+	p.t.Fatalf("the gateway does not serve\n%s", p.out.String())
 	return ""
 }
 
@@ -143,10 +142,21 @@ func (p *process) peak() int64 {
 	return 0
 }
 
-// startProcess starts a gateway of model m as a process of its own.
-func startProcess(t *testing.T, redisURL string, args ...string) *process {
+// build makes the gateway as it is shipped: the race detector, with which this test may run, takes memory of its own.
+func build(t *testing.T) string {
 	t.Helper()
-	return spawn(t, "gateway", append([]string{"--redis-url", redisURL, "--model", "m", "--http", "127.0.0.1:0", "--probes", "127.0.0.1:0"}, args...)...)
+	program := filepath.Join(t.TempDir(), "gateway")
+	c := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, ".")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+// startProcess starts a gateway of model m as a process of its own.
+func startProcess(t *testing.T, program, redisURL string, args ...string) *process {
+	t.Helper()
+	return spawn(t, program, append([]string{"--redis-url", redisURL, "--model", "m", "--http", "127.0.0.1:0", "--probes", "127.0.0.1:0"}, args...)...)
 }
 
 // TestMemoryOfLargeBodies: a body of 64 MB of any shape costs at most 400 MB, and is answered.
@@ -155,8 +165,8 @@ func startProcess(t *testing.T, redisURL string, args ...string) *process {
 func TestMemoryOfLargeBodies(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
-	rdb := testkit.RedisServer(t)
-	spawn(t, "worker", rdb.URL())
+	program, rdb := build(t), testkit.RedisServer(t)
+	spawn(t, os.Args[0], rdb.URL())
 	fill := func(before, unit, after string) string {
 		return before + strings.Repeat(unit, (size-len(before)-len(after))/len(unit)) + after
 	}
@@ -180,7 +190,7 @@ func TestMemoryOfLargeBodies(t *testing.T) {
 		{"ids that stand for much", "/v1/embeddings", `{"input":[[` + strings.Repeat(strings.Repeat("99000,", 8000)+"99000],[", 1000) + `1]]}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := startProcess(t, rdb.URL())
+			p := startProcess(t, program, rdb.URL())
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Minute}
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.address()+tt.path, strings.NewReader(tt.body))
 			if err != nil {
@@ -209,9 +219,9 @@ func TestMemoryOfLargeBodies(t *testing.T) {
 // TestSlowCallers: callers that write slowly and callers that do not read take nothing from others, and no memory.
 func TestSlowCallers(t *testing.T) {
 	t.Parallel()
-	rdb := testkit.RedisServer(t)
-	spawn(t, "worker", rdb.URL())
-	p := startProcess(t, rdb.URL(), "--max-requests", "64")
+	program, rdb := build(t), testkit.RedisServer(t)
+	spawn(t, os.Args[0], rdb.URL())
+	p := startProcess(t, program, rdb.URL(), "--max-requests", "64")
 	address := p.address()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	post := func(path, body string) int {
@@ -273,9 +283,9 @@ func TestBatchSurvivesKills(t *testing.T) {
 	if testing.Short() {
 		n = 1000
 	}
-	rdb := testkit.RedisServer(t, "--appendonly", "yes")
-	worker := spawn(t, "worker", rdb.URL())
-	gate := startProcess(t, rdb.URL())
+	program, rdb := build(t), testkit.RedisServer(t, "--appendonly", "yes")
+	worker := spawn(t, os.Args[0], rdb.URL())
+	gate := startProcess(t, program, rdb.URL())
 	address := gate.address()
 	call := func(method, path, kind string, body io.Reader, v any) error {
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, body)
