@@ -27,10 +27,10 @@ export FUZZTIME
 VCS := $(shell git status --porcelain >/dev/null 2>&1 || echo -buildvcs=false)
 GOBUILD := go build -trimpath $(VCS)
 
-.PHONY: help setup build run test test-short clients bench bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz lint clean
+.PHONY: help setup build run test test-short clients bench bench-chatter bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz lint clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  MODEL=            a model's folder or its Hugging Face repository id (default: $(MODEL_NAME))"
 	@echo "  ONCE=1            make run ends after the example searches"
@@ -73,6 +73,9 @@ clients: ## OpenAI's, LangChain's, Hugging Face's, Cohere's and other clients ag
 bench: setup $(BENCH_VENV)/.complete ## one interleaved run of every figure, to the screen and to bench/latest.json
 	@$(MAKE) --no-print-directory build
 	@BENCH_PYTHON=$(BENCH_VENV)/bin/python go run ./cmd/bench
+
+bench-chatter: ## what idle fleets ask of Redis: 240 workers of one model, 60 of a hundred
+	go test ./queue/upkeep -run '^$$' -bench Chatter -benchtime 1x
 
 bench-crawl: ## what a day of crawling costs, and 100,000 titles of a backfill; half a minute each
 	go test ./cmd/scheduler -run '^$$' -bench ADay -benchtime 1x

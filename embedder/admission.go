@@ -356,43 +356,45 @@ func (m *Manager) exit(ctx context.Context, e *Engine, err error) (again *waiter
 	return again
 }
 
-// arriveAll lets in as many callers as there is room for, the first ones, and returns how many; and why the others
-// are sent away. Nobody waits.
-func (m *Manager) arriveAll(ctxs []context.Context) (e *Engine, n int, refused []vector.Embedded) {
+// arriveAll lets the first of some texts in as [Manager.EmbedDocument] would, and behind it as many as there is room for;
+// it returns the engine and how many are in. An error is why the first was sent away.
+func (m *Manager) arriveAll(ctxs []context.Context, rest []int) (*Engine, int, error) {
+	first := ctxs[rest[0]]
+	w, err := m.arrive(first)
+	if err != nil {
+		return nil, 0, err
+	}
+	engine, err := m.enter(first, w)
+	if err != nil {
+		return nil, 0, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := &m.door
-	m.counts.Calls += int64(len(ctxs))
-	m.counts.LastCall = time.Now()
-	gone := m.goneLocked()
-	for n < len(ctxs) && gone == nil && m.engine != nil && d.hasRoom() {
-		d.count()
+	n := 1
+	for n < len(rest) && m.engine == engine && m.door.hasRoom() {
+		m.door.count()
+		m.counts.Calls++
 		n++
 	}
-	for i, ctx := range ctxs[n:] {
-		err := gone
-		switch {
-		case ctx.Err() != nil:
-			err = context.Cause(ctx)
-		case err == nil:
-			err = &OverloadError{What: "callers inside", Count: d.inside, Limit: d.limits.MaxAccess, RetryAfter: m.backlogLocked()}
-		}
-		m.counts.count(ctx, err)
-		refused = append(refused, vector.Embedded{Index: n + i, Err: err})
-	}
-	return m.engine, n, refused
+	return engine, n, nil
 }
 
-// exitAll counts callers out that arriveAll let in, and their outcomes.
-func (m *Manager) exitAll(e *Engine, ctxs []context.Context, list []vector.Embedded) {
+// exitAll counts texts out that arriveAll let in, and their outcomes; but not of those that come again, because their
+// device was left.
+func (m *Manager) exitAll(e *Engine, ctxs []context.Context, list []vector.Embedded) (again []bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.door.inside -= len(list)
-	for _, em := range list {
-		_ = m.comesAgainLocked(ctxs[em.Index], e, em.Err) // its caller comes again by itself, but the device is left
+	again = make([]bool, len(list))
+	for k, em := range list {
+		if again[k] = m.comesAgainLocked(ctxs[em.Index], e, em.Err); again[k] {
+			m.counts.Calls-- // it is counted when it comes
+			continue
+		}
 		m.counts.count(ctxs[em.Index], em.Err)
 	}
 	m.door.admit()
+	return again
 }
 
 // abandon counts out n callers who left before their outcome.

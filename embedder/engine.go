@@ -25,6 +25,7 @@ type Engine struct {
 	query   encoder  // of search texts
 	plain   encoder  // of texts as they are
 	probe   []int32  // a row that no model fails for, if it works; nil if there is none
+	frame   int      // tokens of an empty text
 	runners sync.WaitGroup
 	stop    context.CancelCauseFunc // ends the runners' context: running batches are terminated
 
@@ -35,6 +36,7 @@ type Engine struct {
 	drained chan struct{} // made by Close, closed when nobody is inside
 	divided int64         // batches that failed and were searched
 	rate    float64       // tokens per second of one runner, smoothed; 0 before the first batch
+	cost    Cost          // zero before the engine is warm
 	closed  chan struct{} // made by the first Close, closed when it has ended
 	err     error         // of the first Close
 }
@@ -65,7 +67,7 @@ func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Eng
 		pending: pending{lim: limits{tokens: opts.TokenBudget, texts: opts.MaxTexts, packed: set.Packed}, runners: opts.Runners},
 	}
 	if w, err := plain.whole("a"); err == nil {
-		e.probe = w.ids
+		e.probe, e.frame = w.ids, len(w.ids)-1
 	}
 	e.wake = sync.NewCond(&e.mu)
 	for range opts.Runners {
@@ -115,19 +117,6 @@ func (e *Engine) EmbedQuery(ctx context.Context, text string) (vector.Embedding,
 // limit are cut off.
 func (e *Engine) EmbedText(ctx context.Context, text string) (vector.Embedding, error) {
 	return e.embedOne(ctx, documents, e.plain, text)
-}
-
-// EmbedAs embeds a text as one row under the prompt of documents ("document") or under none ("none"), in the documents'
-// lane. Tokens beyond the model's limit are cut off.
-func (e *Engine) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
-	switch prompt {
-	case "document":
-		return e.embedOne(ctx, documents, e.passage, text)
-	case "none":
-		return e.embedOne(ctx, documents, e.plain, text)
-	default:
-		return vector.Embedding{}, fmt.Errorf("embedding under prompt %q: want document or none", prompt)
-	}
 }
 
 func (e *Engine) embedOne(ctx context.Context, l lane, enc encoder, text string) (vector.Embedding, error) {
@@ -208,8 +197,10 @@ func (e *Engine) enterLocked(c *call) error {
 	if e.closed != nil {
 		return ErrClosed
 	}
-	if err := e.roomLocked(); err != nil {
-		return err
+	if c.group == nil {
+		if err := e.roomLocked(); err != nil {
+			return err
+		}
 	}
 	e.inside++
 	e.pending.add(c)
@@ -311,6 +302,7 @@ type EngineStats struct {
 	Divided         int64   `json:"divided"`           // batches that failed and were searched for the text that made them
 	TokensPerSecond float64 `json:"tokens_per_second"` // of one runner, smoothed
 	Backlog         Seconds `json:"backlog_seconds"`   // estimated time for all that waits
+	Cost            Cost    `json:"cost"`
 }
 
 // Stats returns the figures of the moment.
@@ -319,6 +311,6 @@ func (e *Engine) Stats() EngineStats {
 	defer e.mu.Unlock()
 	return EngineStats{
 		WaitingTexts: e.pending.texts, WaitingTokens: e.pending.tokens, Running: e.pending.busy,
-		Inside: e.inside, Divided: e.divided, TokensPerSecond: e.rate, Backlog: Seconds(e.backlogLocked()),
+		Inside: e.inside, Divided: e.divided, TokensPerSecond: e.rate, Backlog: Seconds(e.backlogLocked()), Cost: e.cost,
 	}
 }

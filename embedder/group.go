@@ -2,6 +2,7 @@ package embedder
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -12,28 +13,59 @@ import (
 // long for the first, so much that the first batch is a full one.
 const portion = 64 << 10
 
-// A group is several documents of one caller on their way.
+// A group is several texts of one caller on their way.
 type group struct {
 	engine  *Engine
-	ctxs    []context.Context // beside calls; no longer than the caller's loop
-	calls   []*call           // by index; nil for a text that is not inside
-	windows [][]window        // beside calls
-	stops   []func() bool     // beside calls: end the watch on a context
-	done    []*call           // and not yielded yet; guarded by the engine's lock
-	left    int               // calls that are not yielded
-	news    chan struct{}     // of one: done has some
+	lane    lane
+	split   func(text string) ([]window, error) // a text becomes rows
+	ctxs    []context.Context                   // beside calls; no longer than the caller's loop
+	calls   []*call                             // by index; nil for a text that is not inside
+	windows [][]window                          // beside calls
+	stops   []func() bool                       // beside calls: end the watch on a context
+	done    []*call                             // and not yielded yet; guarded by the engine's lock
+	left    int                                 // calls that are not yielded
+	news    chan struct{}                       // of one: done has some
 }
 
 // EmbedDocuments embeds documents as [Engine.EmbedDocument] does, each under the context beside it, and yields the outcomes
 // as they come, those of one batch together, each text's once. One goroutine, woken once a batch, so waits for all of
-// them. Texts whose loop is left early are given up.
+// them. Texts whose loop is left early are given up. What waits is bounded by the caller: there is always room.
 func (e *Engine) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return e.embedGroup(&group{engine: e, lane: documents, split: e.chunk.split}, ctxs, texts)
+}
+
+// EmbedQueries does the same for search texts, each of which has one chunk, ahead of documents.
+func (e *Engine) EmbedQueries(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	split := func(text string) ([]window, error) {
+		w, err := e.query.whole(text)
+		return []window{w}, err
+	}
+	return e.embedGroup(&group{engine: e, lane: queries, split: split}, ctxs, texts)
+}
+
+// EmbedAs does the same for texts under the prompt of documents ("document") or under none ("none"), one row each, in the
+// documents' lane. Tokens beyond the model's limit are cut off.
+func (e *Engine) EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	split := func(text string) ([]window, error) {
+		enc := e.plain
+		switch prompt {
+		case "document":
+			enc = e.passage
+		case "none":
+		default:
+			return nil, fmt.Errorf("embedding under prompt %q: want document or none", prompt)
+		}
+		w, err := enc.whole(text)
+		return []window{w}, err
+	}
+	return e.embedGroup(&group{engine: e, lane: documents, split: split}, ctxs, texts)
+}
+
+func (e *Engine) embedGroup(g *group, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
 	return func(yield func([]vector.Embedded) bool) {
 		n := len(texts)
-		g := &group{
-			engine: e, ctxs: ctxs, calls: make([]*call, n), windows: make([][]window, n), stops: make([]func() bool, n),
-			news: make(chan struct{}, 1),
-		}
+		g.ctxs, g.calls, g.windows, g.stops = ctxs, make([]*call, n), make([][]window, n), make([]func() bool, n)
+		g.news = make(chan struct{}, 1)
 		defer g.end()
 		if refused := g.enter(texts); len(refused) > 0 && !yield(refused) {
 			return
@@ -52,12 +84,12 @@ func (g *group) enter(texts []string) (refused []vector.Embedded) {
 	var made []*call
 	bytes := 0
 	for i, text := range texts {
-		windows, err := g.engine.tokenize(func() ([]window, error) { return g.engine.chunk.split(text) })
+		windows, err := g.engine.tokenize(func() ([]window, error) { return g.split(text) })
 		if err != nil {
 			refused = append(refused, vector.Embedded{Index: i, Err: err})
 			continue
 		}
-		c := newCall(g.ctxs[i], documents, idsOf(windows), time.Now())
+		c := newCall(g.ctxs[i], g.lane, idsOf(windows), time.Now())
 		c.group, c.index = g, i
 		g.windows[i] = windows
 		made = append(made, c)
@@ -69,7 +101,7 @@ func (g *group) enter(texts []string) (refused []vector.Embedded) {
 	return append(refused, g.admit(made)...)
 }
 
-// admit admits calls, and returns those for which there is no room.
+// admit admits calls, and returns those that are refused.
 func (g *group) admit(made []*call) (refused []vector.Embedded) {
 	e := g.engine
 	e.mu.Lock()

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,16 +154,90 @@ func TestEmbedDocumentsEnds(t *testing.T) {
 	})
 }
 
-// TestEmbedDocumentsOverload checks that each text beyond the bound is refused by itself.
-func TestEmbedDocumentsOverload(t *testing.T) {
+// TestGroupsAreNotRefused checks that a group has room where callers one by one are refused: what waits is bounded by who
+// hands it in.
+func TestGroupsAreNotRefused(t *testing.T) {
 	t.Parallel()
-	e := open(t, embedtest.NewModel(34), settings, &embedder.Options{MaxWaitingTexts: 3})
-	got, _ := gather(t, e.EmbedDocuments(same(t.Context(), 5), []string{"a", "b", "c", "d", "e"}), 5)
-	for i, em := range got {
-		if refused := errors.Is(em.Err, embedder.ErrOverloaded); refused != (i >= 3) {
-			t.Errorf("text %d: %v", i, em.Err)
+	synctest.Test(t, func(t *testing.T) {
+		faulty := embedtest.NewFaulty(embedtest.NewModel(34))
+		entered, release := faulty.BlockOn(1)
+		e := open(t, faulty, settings, &embedder.Options{Runners: 1, QueryRunners: -1, MaxWaitingTexts: 3, MaxWaitingTokens: 40})
+		go func() {
+			<-entered
+			synctest.Wait()
+			if _, err := e.EmbedText(t.Context(), "alone"); !errors.Is(err, embedder.ErrOverloaded) {
+				t.Errorf("a caller behind the group: %v, want ErrOverloaded", err)
+			}
+			release()
+		}()
+		var texts []string
+		for i := range 50 {
+			texts = append(texts, fmt.Sprint("text ", i))
+		}
+		blocked := append([]string{strings.Repeat("x", 30)}, texts...)
+		for _, embed := range []func([]context.Context, []string) iter.Seq[[]vector.Embedded]{e.EmbedDocuments, e.EmbedQueries} {
+			got, _ := gather(t, embed(same(t.Context(), len(blocked)), blocked), len(blocked))
+			for i, em := range got {
+				if em.Err != nil {
+					t.Errorf("text %d: %v", i, em.Err)
+				}
+			}
+		}
+	})
+}
+
+// TestEmbedQueries checks that many queries get what each would get alone: one chunk, cut off where it is too long, with
+// the prompt of queries.
+func TestEmbedQueries(t *testing.T) {
+	t.Parallel()
+	set := settings
+	set.QueryPrompt, set.DocumentPrompt = "q: ", "p: "
+	faulty := embedtest.NewFaulty(embedtest.NewModel(34))
+	faulty.FailFor("poison", errors.New("overflow"))
+	e := open(t, faulty, set, &embedder.Options{Runners: 1})
+	texts := []string{"", "short", strings.Repeat("A long one. ", 20), "with poison in it"}
+	for i := range 100 {
+		texts = append(texts, fmt.Sprint("query ", i))
+	}
+	got, _ := gather(t, e.EmbedQueries(same(t.Context(), len(texts)), texts), len(texts))
+	for i, text := range texts {
+		want, err := e.EmbedQuery(t.Context(), text)
+		if (got[i].Err == nil) != (err == nil) {
+			t.Errorf("query %d: %v; alone it is %v", i, got[i].Err, err)
+		}
+		if err == nil && (len(got[i].Chunks) != 1 || !reflect.DeepEqual(got[i].Chunks[0].Embedding, want)) {
+			t.Errorf("query %d: %+v; alone it has %+v", i, got[i].Chunks, want)
 		}
 	}
+	wantQuote(t, got[1].Chunks[0].Vector, "q: short")
+	if !got[2].Chunks[0].Truncated || got[0].Err == nil || got[3].Err == nil {
+		t.Errorf("a long query: %+v; of nothing: %v; poisoned: %v", got[2].Chunks, got[0].Err, got[3].Err)
+	}
+	if s := e.Stats(); s.Inside+s.WaitingTexts+s.WaitingTokens != 0 {
+		t.Errorf("left behind: %+v", s)
+	}
+}
+
+// TestGroupOfQueriesGoesFirst lets documents wait for queries that came later.
+func TestGroupOfQueriesGoesFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		model := embedtest.NewModel(34)
+		faulty := embedtest.NewFaulty(model)
+		entered, release := faulty.BlockOn(1)
+		e := open(t, faulty, settings, &embedder.Options{Runners: 1, QueryRunners: -1, TokenBudget: 34, MaxTexts: 2})
+		var wg sync.WaitGroup
+		wg.Go(func() { gather(t, e.EmbedDocuments(same(t.Context(), 4), []string{"d1", "d2", "d3", "d4"}), 4) })
+		<-entered
+		wg.Go(func() { gather(t, e.EmbedQueries(same(t.Context(), 2), []string{"q1", "q2"}), 2) })
+		synctest.Wait()
+		release()
+		wg.Wait()
+		batches := model.Batches()
+		if len(batches) != 3 || batches[1][0][0] != 'q' {
+			t.Errorf("batches %q, want the queries second of three", batches)
+		}
+	})
 }
 
 // TestEmbedDocumentsOfAnUnusableVector checks that it concerns its text only.
@@ -190,50 +266,142 @@ func (m nanFor) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, err
 	return vs, err
 }
 
-// TestManagerEmbedDocuments checks that the door lets in as many as there is room for, sends the others away at once, and
-// counts everybody.
+// TestManagerEmbedDocuments checks that a group waits for the load and for access as a caller does, with no more texts
+// inside than there is room for, and that everybody is counted.
 func TestManagerEmbedDocuments(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := &loadBench{takes: time.Second}
-		m := manage(t, b, &embedder.ManagerOptions{Limits: embedder.Limits{MaxAccess: 3}})
-		texts := []string{"a", "b", "c", "d", ""}
-		early, _ := gather(t, m.EmbedDocuments(same(t.Context(), 5), texts), 5)
-		for i, em := range early {
-			if !errors.Is(em.Err, embedder.ErrOverloaded) {
-				t.Errorf("text %d before the load: %v", i, em.Err)
+		m := manage(t, b, &embedder.ManagerOptions{Limits: embedder.Limits{MaxAccess: 3, MaxWaiting: 1}})
+		texts := []string{"a", "b", "c", "d", "", "f", "g"}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			begun := time.Now()
+			got, _ := gather(t, m.EmbedDocuments(same(t.Context(), len(texts)), texts), len(texts))
+			for i, em := range got {
+				var want error
+				if texts[i] == "" {
+					want = embedder.ErrEmpty
+				}
+				if !errors.Is(em.Err, want) {
+					t.Errorf("text %d: %v, want %v", i, em.Err, want)
+				} else if want == nil {
+					wantQuote(t, em.Chunks[0].Vector, texts[i])
+				}
 			}
+			if took := time.Since(begun); took != time.Second {
+				t.Errorf("it took %v, want as long as the load", took)
+			}
+		})
+		synctest.Wait()
+		if s := m.Stats(); s.Waiting != 1 || s.Inside != 0 || s.Calls != 1 {
+			t.Errorf("before the load: %d waiting, %d inside of %d calls, want the first in the line for all", s.Waiting, s.Inside, s.Calls)
 		}
 		if err := m.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		got, _ := gather(t, m.EmbedDocuments(same(t.Context(), 5), texts), 5)
-		for i, em := range got {
-			if em.Err == nil && i < 3 {
-				wantQuote(t, em.Chunks[0].Vector, texts[i])
-			} else if i < 3 || !errors.Is(em.Err, embedder.ErrOverloaded) {
-				t.Errorf("text %d: %v", i, em.Err)
-			}
-		}
-		for range m.EmbedDocuments(same(t.Context(), 2), []string{"", "a"}) {
-			break // with one refused and one inside
-		}
+		wg.Wait()
 		s := m.Stats()
-		if s.Inside != 0 || s.Calls != 12 || s.Done != 3 || s.Overloaded != 7 || s.Permanent+s.Cancelled != 2 || s.Outcomes() != s.Calls {
-			t.Errorf("counts: %+v", s)
+		if s.Inside != 0 || s.Peak > 3 || s.Calls != 7 || s.Done != 6 || s.Permanent != 1 || s.Outcomes() != s.Calls {
+			t.Errorf("counts: %+v, at most %d inside", s.Counts, s.Peak)
 		}
 		if err := m.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		late, _ := gather(t, m.EmbedDocuments(same(t.Context(), 1), []string{"a"}), 1)
-		if !errors.Is(late[0].Err, embedder.ErrClosed) {
-			t.Errorf("after close: %v", late[0].Err)
+		late, _ := gather(t, m.EmbedDocuments(same(t.Context(), 2), []string{"a", "b"}), 2)
+		if !errors.Is(late[0].Err, embedder.ErrClosed) || !errors.Is(late[1].Err, embedder.ErrClosed) {
+			t.Errorf("after close: %v, %v", late[0].Err, late[1].Err)
 		}
 	})
 }
 
-// TestEmbedDocumentsLeaveADevice checks that a device without memory is left also when it is a bundle that finds out: its
-// texts get the error, and who asks again for one of them waits for the next device.
+// TestManagerEmbedDocumentsEnds checks the ends of a group that waits: of the first text's context, of the time to wait, of
+// the loop.
+func TestManagerEmbedDocumentsEnds(t *testing.T) {
+	t.Parallel()
+	t.Run("context", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			m := manage(t, &loadBench{takes: 2 * time.Second}, nil)
+			soon, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("enough"))
+			defer cancel()
+			go func() {
+				if err := m.Load(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}()
+			ctxs := []context.Context{soon, t.Context(), t.Context()}
+			got, sizes := gather(t, m.EmbedDocuments(ctxs, []string{"a", "b", "c"}), 3)
+			if !strings.Contains(fmt.Sprint(got[0].Err), "enough") || got[1].Err != nil || got[2].Err != nil || sizes[0] != 1 {
+				t.Errorf("%v, %v, %v; came %v at a time", got[0].Err, got[1].Err, got[2].Err, sizes)
+			}
+			if s := m.Stats(); s.Calls != 3 || s.Cancelled != 1 || s.Done != 2 || s.Inside+s.Waiting != 0 {
+				t.Errorf("counts: %+v", s)
+			}
+		})
+	})
+	t.Run("time", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			m := manage(t, &loadBench{}, &embedder.ManagerOptions{Limits: embedder.Limits{WaitTimeout: time.Second}})
+			got, _ := gather(t, m.EmbedDocuments(same(t.Context(), 3), []string{"a", "b", "c"}), 3)
+			for i, em := range got {
+				if !errors.Is(em.Err, embedder.ErrOverloaded) {
+					t.Errorf("text %d: %v, want ErrOverloaded: nothing was loaded in time", i, em.Err)
+				}
+			}
+		})
+	})
+	t.Run("loop", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			m := manage(t, &loadBench{}, &embedder.ManagerOptions{Limits: embedder.Limits{MaxAccess: 2}})
+			if err := m.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for range m.EmbedDocuments(same(t.Context(), 3), []string{"", "a", "b"}) {
+				break // with one refused, one inside and one that never came
+			}
+			synctest.Wait()
+			if s := m.Stats(); s.Inside+s.Waiting+s.Engine.Inside != 0 || s.Calls != 2 || s.Permanent != 1 || s.Cancelled != 1 {
+				t.Errorf("after the loop was left: %+v", s)
+			}
+		})
+	})
+}
+
+// TestManagerEmbedQueries checks the same door for queries, several groups at once.
+func TestManagerEmbedQueries(t *testing.T) {
+	t.Parallel()
+	m := manage(t, &loadBench{}, &embedder.ManagerOptions{Limits: embedder.Limits{MaxAccess: 5}})
+	if err := m.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			var texts []string
+			for i := range 20 {
+				texts = append(texts, fmt.Sprintf("query %d of %d", i, g))
+			}
+			got, _ := gather(t, m.EmbedQueries(same(t.Context(), 20), texts), 20)
+			for i, em := range got {
+				if em.Err != nil || len(em.Chunks) != 1 {
+					t.Errorf("query %d of %d: %+v", i, g, em)
+					continue
+				}
+				wantQuote(t, em.Chunks[0].Vector, texts[i])
+			}
+		})
+	}
+	wg.Wait()
+	if s := m.Stats(); s.Calls != 160 || s.Done != 160 || s.Inside+s.Waiting != 0 || s.Peak > 5 {
+		t.Errorf("%d inside at most, counts %+v", s.Peak, s.Counts)
+	}
+}
+
+// TestEmbedDocumentsLeaveADevice checks that a device without memory is left also when it is a group that finds out: its
+// texts wait for the next one, by themselves, and are embedded there.
 func TestEmbedDocumentsLeaveADevice(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,21 +410,40 @@ func TestEmbedDocumentsLeaveADevice(t *testing.T) {
 		if err := m.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		texts := []string{"a", "b", "c"}
-		got, _ := gather(t, m.EmbedDocuments(same(t.Context(), 3), texts), 3)
+		texts := []string{"a", "b", "", "c"}
+		got, _ := gather(t, m.EmbedDocuments(same(t.Context(), 4), texts), 4)
 		for i, em := range got {
-			if em.Err == nil {
-				continue // on the device, after its fault
+			if texts[i] == "" {
+				continue // refused wherever it is
 			}
-			chunks, err := m.EmbedDocument(t.Context(), texts[i])
-			if err != nil {
-				t.Fatal(err)
+			if em.Err != nil {
+				t.Errorf("text %d: %v", i, em.Err)
+				continue
 			}
-			wantQuote(t, chunks[0].Vector, texts[i])
+			wantQuote(t, em.Chunks[0].Vector, texts[i])
 		}
 		s := m.Stats()
-		if s.Device != "cpu" || s.Loads != 2 || s.Inside != 0 || s.Outcomes() != s.Calls {
+		if s.Device != "cpu" || s.Loads != 2 || s.Inside+s.Waiting != 0 || s.Calls != 4 || s.Done != 3 || s.Outcomes() != s.Calls {
 			t.Errorf("on %q after %d loads: %+v", s.Device, s.Loads, s.Counts)
 		}
 	})
+}
+
+// TestEmbedDocumentsOnTheLastDevice checks that without another device the texts get the error.
+func TestEmbedDocumentsOnTheLastDevice(t *testing.T) {
+	t.Parallel()
+	b := &deviceBench{faults: func(f *embedtest.Faulty) { f.FailFor("", errDeviceMemory) }}
+	m := drive(t, b, "cuda")
+	if err := m.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := gather(t, m.EmbedDocuments(same(t.Context(), 2), []string{"a", "b"}), 2)
+	for i, em := range got {
+		if !errors.Is(em.Err, embedder.ErrDeviceMemory) {
+			t.Errorf("text %d: %v, want the device's error", i, em.Err)
+		}
+	}
+	if s := m.Stats(); s.Calls != 2 || s.Failed != 2 || s.Inside != 0 {
+		t.Errorf("counts: %+v", s.Counts)
+	}
 }

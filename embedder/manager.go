@@ -335,36 +335,93 @@ func (m *Manager) EmbedQuery(ctx context.Context, text string) (vector.Embedding
 	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedQuery(ctx, text) })
 }
 
-// EmbedAs is [Engine.EmbedAs] behind the door.
-func (m *Manager) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
-	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedAs(ctx, prompt, text) })
-}
-
 // EmbedText is [Engine.EmbedText] behind the door.
 func (m *Manager) EmbedText(ctx context.Context, text string) (vector.Embedding, error) {
 	return within(ctx, m, func(e *Engine) (vector.Embedding, error) { return e.EmbedText(ctx, text) })
 }
 
-// EmbedDocuments is [Engine.EmbedDocuments] behind the door, which lets in as many as there is room for. The others
-// get an [OverloadError] at once instead of a place in the line, where each would wait alone, and so do all while the
-// model is not there. A text whose device is left meanwhile gets that error. Whoever got one of these may try
-// [Manager.EmbedDocument], which waits.
+// EmbedDocuments is [Engine.EmbedDocuments] behind the door. It lets in as many texts at a time as there is room for; the
+// others wait, the first of them in the line and the rest behind it. A text whose device is left meanwhile is embedded
+// on the next one.
 func (m *Manager) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return m.withinAll(ctxs, texts, (*Engine).EmbedDocuments)
+}
+
+// EmbedQueries is [Engine.EmbedQueries] behind the door, likewise.
+func (m *Manager) EmbedQueries(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return m.withinAll(ctxs, texts, (*Engine).EmbedQueries)
+}
+
+// bulkCall is a method of an engine that embeds many texts.
+type bulkCall func(e *Engine, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
+
+// withinAll lets texts in, runs f and counts their outcomes, until there is one of each.
+func (m *Manager) withinAll(ctxs []context.Context, texts []string, f bulkCall) iter.Seq[[]vector.Embedded] {
 	return func(yield func([]vector.Embedded) bool) {
-		engine, n, refused := m.arriveAll(ctxs)
-		inside := n
-		defer func() { m.abandon(inside) }()
-		if len(refused) > 0 && !yield(refused) || n == 0 {
-			return
+		rest := make([]int, len(texts))
+		for i := range rest {
+			rest[i] = i
 		}
-		for list := range engine.EmbedDocuments(ctxs[:n], texts[:n]) {
-			inside -= len(list)
-			m.exitAll(engine, ctxs, list)
-			if !yield(list) {
+		for len(rest) > 0 {
+			engine, n, err := m.arriveAll(ctxs, rest)
+			if err != nil {
+				var refused []vector.Embedded
+				refused, rest = refusals(ctxs, rest, err)
+				if !yield(refused) {
+					return
+				}
+				continue
+			}
+			again, ok := m.runAll(engine, f, ctxs, texts, rest[:n], yield)
+			if !ok {
 				return
 			}
+			rest = append(again, rest[n:]...)
 		}
 	}
+}
+
+// refusals gives the error with which the first text was sent away to it, and to the others unless it is its own.
+func refusals(ctxs []context.Context, rest []int, err error) (refused []vector.Embedded, left []int) {
+	n := len(rest)
+	if ctxs[rest[0]].Err() != nil {
+		n = 1
+	}
+	for _, i := range rest[:n] {
+		refused = append(refused, vector.Embedded{Index: i, Err: err})
+	}
+	return refused, rest[n:]
+}
+
+// runAll runs f for texts that were let in. It returns those whose device was left, and false if the loop was.
+func (m *Manager) runAll(
+	e *Engine, f bulkCall, ctxs []context.Context, texts []string, in []int, yield func([]vector.Embedded) bool,
+) (again []int, ok bool) {
+	left := len(in)
+	defer func() { m.abandon(left) }()
+	someCtxs, someTexts := make([]context.Context, len(in)), make([]string, len(in))
+	for n, i := range in {
+		someCtxs[n], someTexts[n] = ctxs[i], texts[i]
+	}
+	for list := range f(e, someCtxs, someTexts) {
+		left -= len(list)
+		for k := range list {
+			list[k].Index = in[list[k].Index]
+		}
+		back := m.exitAll(e, ctxs, list)
+		out := list[:0]
+		for k, em := range list {
+			if back[k] {
+				again = append(again, em.Index)
+			} else {
+				out = append(out, em)
+			}
+		}
+		if len(out) > 0 && !yield(out) {
+			return nil, false
+		}
+	}
+	return again, true
 }
 
 // within lets a caller in, runs f and counts its outcome. If the device is left meanwhile, f is run again on
@@ -426,4 +483,11 @@ func (m *Manager) shut() (l *loading, first bool) {
 		m.loading.cancel(ErrClosed)
 	}
 	return m.loading, true
+}
+
+// EmbedAs is [Engine.EmbedAs] behind the door.
+func (m *Manager) EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return m.withinAll(ctxs, texts, func(e *Engine, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+		return e.EmbedAs(prompt, ctxs, texts)
+	})
 }

@@ -174,10 +174,18 @@ type queue struct {
 	ending   bool     // current is divided so that the runners end together
 }
 
-// turn makes a generation of the arrivals.
-func (q *queue) turn() {
-	q.current, q.tokens = q.arriving, q.more
-	q.arriving, q.more = nil, 0
+// turn makes a generation of the arrivals: of all, or of the first so many tokens.
+func (q *queue) turn(most int) {
+	n, tokens := len(q.arriving), q.more
+	if most > 0 {
+		n, tokens = 0, 0
+		for n < len(q.arriving) && tokens < most {
+			tokens += len(q.arriving[n].ids)
+			n++
+		}
+	}
+	q.current, q.tokens = q.arriving[:n:n], tokens
+	q.arriving, q.more = q.arriving[n:], q.more-tokens
 	// Stable, so that equals keep their order of arrival.
 	slices.SortStableFunc(q.current, func(a, b *entry) int { return cmp.Compare(len(b.ids), len(a.ids)) })
 	q.sizes, q.ending = nil, false
@@ -262,12 +270,25 @@ func (p *pending) next() []*entry {
 	return nil
 }
 
+// generationBatches is how many batches of each runner a generation of a packed model has.
+const generationBatches = 4
+
+// generation is how many tokens a generation has at most, 0 for all that wait. Where padding is computed, the more rows
+// are sorted by length the less there is of it. A packed model has none, and the fewer there are, the sooner a document
+// is whole: its rows are spread over the generation, its shortest at the end.
+func (p *pending) generation() int {
+	if !p.lim.packed {
+		return 0
+	}
+	return generationBatches * p.runners * p.lim.tokens
+}
+
 // take takes a batch of one lane, nil if nothing waits there.
 func (p *pending) take(l lane) []*entry {
 	q := &p.queues[l]
 	for p.waiting(l) > 0 {
 		if len(q.current) == 0 {
-			q.turn()
+			q.turn(p.generation())
 		}
 		q.divide(p.lim, p.runners, p.busy)
 		p.forget(q.current[:q.sizes[0]])

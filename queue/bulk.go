@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -21,8 +22,8 @@ type bulk struct {
 	bytes int      // of their messages
 	want  int      // tasks that make a chunk: the first is small, so that workers that wait begin at once
 
-	sent     []*group   // the chunk on its way
-	answered chan error // receives when Redis has answered it; nil: none is
+	sent     []*group    // the chunk on its way
+	answered chan answer // receives when Redis has answered it; nil: none is
 }
 
 // A place names a lane among all models.
@@ -35,21 +36,43 @@ type place struct {
 type destination struct {
 	err  error  // there is no such lane
 	name string // of the queue
-	keys laneKeys
+	keys wire.Keys
 	room int64      // how many may wait, 0 for any number
 	full *FullError // nobody may enter now
 	open *group     // of the open chunk, with room for more; or nil
 }
 
 func newDestination(t tasks.Task) *destination {
-	return &destination{err: checkLane(t.Model, t.Lane), name: queueName(t.Model, t.Lane), keys: keysOf(t.Model, t.Lane)}
+	return &destination{err: wire.CheckLane(t.Model, t.Lane), name: wire.QueueName(t.Model, t.Lane), keys: wire.KeysOf(t.Model, t.Lane)}
 }
 
 // A group is a few tasks of one lane, for one run of the script.
 type group struct {
-	call
+	wire.Call
 	dest    *destination
 	indexes []int // of its tasks
+}
+
+// newGroup returns an empty group, of which some tasks may enter and others not.
+func newGroup(d *destination) *group {
+	k := d.keys
+	return &group{dest: d, Call: wire.Call{
+		Keys: []string{k.Pending(), k.Active(), k.Lease(), k.Scheduled(), k.Retry(), k.Archived(), k.Completed(),
+			k.Dead(), k.Causes(), k.Cancelled(), k.Counts()},
+		Args: append(make([]any, 0, 5+5*wire.CallTasks), time.Now().UnixNano(), k.Letters(), d.room, k.Tasks(), 0),
+	}}
+}
+
+// whole makes it a group of which all tasks enter or none.
+func (g *group) whole() *group {
+	g.Args[4] = 1
+	return g
+}
+
+// add puts the task of index i, whose message is msg, into the group.
+func (g *group) add(i int, t tasks.Task, msg []byte) {
+	g.Args = append(g.Args, t.ID, msg, t.Version, expiresAt(t), t.Tokens)
+	g.indexes = append(g.indexes, i)
 }
 
 func (b *bulk) run(ctx context.Context) error {
@@ -96,7 +119,7 @@ func (b *bulk) register(ctx context.Context) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return b.client.rdb.SAdd(ctx, registryKey, names...).Err()
+	return b.client.rdb.SAdd(ctx, wire.RegistryKey, names...).Err()
 }
 
 // revive drops the dead letters that tasks of this call have in other lanes than the one they entered, where
@@ -113,9 +136,9 @@ func (b *bulk) revive(ctx context.Context) error {
 		}
 		entered[r.Model][r.Lane] = append(entered[r.Model][r.Lane], r.ID)
 	}
-	dead := NewDead(b.client.rdb)
+	letters := wire.NewLetters(b.client.rdb)
 	for model, ids := range entered {
-		lanes, err := dead.lanes(ctx, model)
+		lanes, err := letters.Lanes(ctx, model)
 		if err != nil {
 			return err
 		}
@@ -124,7 +147,7 @@ func (b *bulk) revive(ctx context.Context) error {
 				if other == lane {
 					continue
 				}
-				if _, err := dead.forget(ctx, keysOf(model, lane), list); err != nil {
+				if _, err := letters.Forget(ctx, wire.KeysOf(model, lane), list); err != nil {
 					return err
 				}
 			}
@@ -191,18 +214,12 @@ func (b *bulk) add(ctx context.Context, i int) error {
 		return nil
 	}
 	g := d.open
-	if g == nil || len(g.indexes) == callTasks {
-		k := d.keys
-		g = &group{dest: d, indexes: make([]int, 0, callTasks), call: call{
-			keys: []string{k.pending(), k.active(), k.lease(), k.scheduled(), k.retry(), k.archived(), k.completed(),
-				k.dead(), k.causes(), k.cancelled(), k.counts()},
-			args: append(make([]any, 0, 4+3*callTasks), time.Now().UnixNano(), k.letters(), d.room, k.tasks()),
-		}}
+	if g == nil || len(g.indexes) == wire.CallTasks {
+		g = newGroup(d)
 		d.open = g
 		b.chunk = append(b.chunk, g)
 	}
-	g.args = append(g.args, t.ID, msg, t.Version)
-	g.indexes = append(g.indexes, i)
+	g.add(i, t, msg)
 	b.count++
 	b.bytes += len(msg)
 	if b.count < b.want && b.bytes < chunkBytes {
@@ -218,16 +235,16 @@ func (b *bulk) send(ctx context.Context) error {
 	if err := b.receive(ctx); err != nil {
 		return err
 	}
-	calls := make([]*call, len(b.chunk))
+	calls := make([]*wire.Call, len(b.chunk))
 	for i, g := range b.chunk {
-		calls[i] = &g.call
+		calls[i] = &g.Call
 	}
-	b.sent, b.answered = b.chunk, make(chan error, 1)
+	b.sent, b.answered = b.chunk, make(chan answer, 1)
 	for _, g := range b.chunk {
 		g.dest.open = nil
 	}
 	b.chunk, b.count, b.bytes = nil, 0, 0
-	go func(answered chan<- error) { answered <- b.client.enqueue.runAll(ctx, b.client.rdb, calls) }(b.answered)
+	go func(answered chan<- answer) { answered <- b.client.runAll(ctx, calls) }(b.answered)
 	return nil
 }
 
@@ -237,8 +254,10 @@ func (b *bulk) receive(ctx context.Context) error {
 	if b.answered == nil {
 		return nil
 	}
-	err := <-b.answered
+	got := <-b.answered
+	err := got.err
 	for _, g := range b.sent {
+		b.doubt(g, got.weak[&g.Call])
 		if callErr := b.settle(g); callErr != nil && err == nil {
 			err = callErr
 		}
@@ -258,7 +277,7 @@ func (b *bulk) flush(ctx context.Context) error {
 
 // settle fills in the receipts of one run of the script.
 func (b *bulk) settle(g *group) error {
-	answers, err := g.cmd.Slice()
+	answers, err := g.Cmd.Slice()
 	if err != nil {
 		return err
 	}
@@ -292,4 +311,12 @@ func (b *bulk) explain(ctx context.Context, g *group) {
 	for _, i := range refused {
 		b.receipts[i].Err = err
 	}
+}
+
+// expiresAt is when a task expires, in Unix milliseconds; 0 is never.
+func expiresAt(t tasks.Task) int64 {
+	if t.Expires.IsZero() {
+		return 0
+	}
+	return t.Expires.UnixMilli()
 }

@@ -4,13 +4,9 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"log/slog"
-	"strconv"
-	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -18,13 +14,13 @@ import (
 var cancelLua string
 
 const (
-	// cancelEvery is how often a server asks who was cancelled.
-	cancelEvery = time.Second
-	// cancelKept is how long a cancellation is remembered after its task is gone, so that whoever waits
-	// for the task learns of it.
-	cancelKept = 10 * time.Minute
-	// cancelPage bounds what is read of a lane's cancellations at a time, the latest first.
-	cancelPage = 10_000
+	// cancelTasks bounds one run of the script, longLine what it reads of a line: a few milliseconds.
+	cancelTasks = 1000
+	longLine    = 20_000
+	// linePage is how much of a long line is looked at in one run, lineSlack how much more, for what was
+	// enqueued in front of it meanwhile.
+	linePage  = 5000
+	lineSlack = 1000
 )
 
 // A Cancellation says what became of one task that was to be cancelled.
@@ -33,162 +29,100 @@ type Cancellation string
 // The cancellations.
 const (
 	Removed Cancellation = "removed" // it waited and is gone
-	Marked  Cancellation = "marked"  // it runs, or waits in a long line: it ends when a worker looks, within a second of running
+	Marked  Cancellation = "marked"  // it runs, and ends when its worker hears of it, at once or within some seconds
 	Missing Cancellation = "missing" // it is done, dead or was never there
+
+	// elsewhere is the script's word for a task that waits where it has not looked. No caller sees it.
+	elsewhere Cancellation = "elsewhere"
 )
 
 // Cancel ends tasks of one lane that nobody wants any more: they are not retried and leave no dead letter.
 // asynq's own cancellation only makes a task fail and come again (T14). Of a task that runs, the handler's
 // context ends; if it returns nil all the same, the task is done. [Client.Wait] reports a cancelled task as
-// failed.
+// failed. After an error the answers are those of the first ids.
 func (l *Lanes) Cancel(ctx context.Context, model string, lane tasks.Lane, ids []string) ([]Cancellation, error) {
-	if err := checkLane(model, lane); err != nil {
+	if err := wire.CheckLane(model, lane); err != nil {
 		return nil, fmt.Errorf("cancelling tasks: %w", err)
 	}
-	k := keysOf(model, lane)
+	k := wire.KeysOf(model, lane)
 	list := make([]Cancellation, 0, len(ids))
 	for len(ids) > 0 {
-		n := min(len(ids), callTasks)
-		keys := []string{k.pending(), k.scheduled(), k.retry(), k.cancelled()}
-		args := []any{time.Now().Unix()}
-		for _, id := range ids[:n] {
-			keys, args = append(keys, k.task(id)), append(args, id)
+		n := min(len(ids), cancelTasks)
+		answers, err := l.takeOut(ctx, k, toCancel, ids[:n], 0, 0)
+		if err == nil {
+			err = l.search(ctx, k, ids[:n], answers)
 		}
-		answers, err := l.cancel.Run(ctx, l.rdb, keys, args...).StringSlice()
 		if err != nil {
 			return list, fmt.Errorf("cancelling tasks: %w", err)
 		}
-		for _, answer := range answers {
-			list = append(list, Cancellation(answer))
-		}
-		ids = ids[n:]
+		list, ids = append(list, answers...), ids[n:]
 	}
 	return list, nil
 }
 
-// revokedError is the cause of the end of a cancelled task's context.
-type revokedError struct{}
+// A takeOutMode says why tasks leave their lane, as the script has it.
+type takeOutMode string
 
-func (revokedError) Error() string { return "the task was cancelled" }
-func (revokedError) Revoked() bool { return true }
-func (revokedError) Code() string  { return string(tasks.Revoked) }
+const (
+	toCancel takeOutMode = "1"
+	toMove   takeOutMode = "0" // only those that wait are taken out, and leave no mark
+)
 
-// wantedError is the end of a run that was cancelled in vain: the task runs again, uncharged.
-type wantedError struct{}
-
-func (wantedError) Error() string    { return "the task was cancelled and is wanted again" }
-func (wantedError) Overloaded() bool { return true }
-
-// expiredError is the end of a task that nobody waits for any more.
-type expiredError struct{}
-
-func (expiredError) Error() string { return "the task's time to be of use has passed" }
-func (expiredError) Expired() bool { return true }
-func (expiredError) Code() string  { return string(tasks.Expired) }
-
-// revocations knows which tasks of a server's lanes were cancelled, a second ago at most.
-type revocations struct {
-	log   *slog.Logger
-	rdb   redis.UniversalClient
-	lanes []laneKeys
-
-	mu  sync.Mutex
-	ids map[string]bool // of the tasks, without their lane: an id is one text of one document
-}
-
-func newRevocations(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, o ServerOptions) *revocations {
-	r := &revocations{log: o.Logger, rdb: rdb}
-	for _, lane := range lanes {
-		r.lanes = append(r.lanes, keysOf(alias, lane))
+// takeOut runs the script for at most cancelTasks ids, looking at the places first to last of a long line.
+func (l *Lanes) takeOut(ctx context.Context, k wire.Keys, mode takeOutMode, ids []string, first, last int) ([]Cancellation, error) {
+	args := []any{time.Now().Unix(), k.Tasks(), first, last, longLine, string(mode)}
+	for _, id := range ids {
+		args = append(args, id)
 	}
-	return r
+	words, err := l.cancel.Run(ctx, l.rdb, []string{k.Pending(), k.Scheduled(), k.Retry(), k.Cancelled()}, args...).StringSlice()
+	if err == nil && len(words) != len(ids) {
+		err = fmt.Errorf("reading the answer about %d tasks: it has %d words", len(ids), len(words))
+	}
+	answers := make([]Cancellation, len(words))
+	for i, word := range words {
+		answers[i] = Cancellation(word)
+	}
+	return answers, err
 }
 
-func (r *revocations) has(id string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.ids[id]
-}
-
-// confirmed asks whether the task is still cancelled, since somebody may have enqueued it again meanwhile.
-// While Redis does not answer it is not.
-func (r *revocations) confirmed(ctx context.Context, t tasks.Task) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTimeout)
-	defer cancel()
-	return r.rdb.ZScore(ctx, keysOf(t.Model, t.Lane).cancelled(), t.ID).Err() == nil
-}
-
-// run asks Redis until ctx ends, and calls revoke when the answer names somebody.
-func (r *revocations) run(ctx context.Context, revoke func(has func(id string) bool)) {
-	ticker := time.NewTicker(cancelEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+// search walks through a long line for those that wait elsewhere, and cancels them. Who is not found has moved
+// meanwhile, at worst to a worker; it has its mark.
+func (l *Lanes) search(ctx context.Context, k wire.Keys, ids []string, answers []Cancellation) error {
+	at := map[string]int{} // of those to find, in ids
+	for i, answer := range answers {
+		if answer == elsewhere {
+			answers[i], at[ids[i]] = Marked, i
 		}
-		ids, err := r.read(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				r.log.Debug("asking for cancelled tasks failed", "err", err) // and will be repeated in a second
+	}
+	for first := 0; len(at) > 0; {
+		page, err := l.rdb.LRange(ctx, k.Pending(), int64(first), int64(first+linePage-1)).Result()
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		var found []string
+		for _, id := range page {
+			if _, ok := at[id]; ok {
+				found = append(found, id)
 			}
+		}
+		first += len(page)
+		if len(found) == 0 {
 			continue
 		}
-		r.mu.Lock()
-		r.ids = ids
-		r.mu.Unlock()
-		if len(ids) > 0 {
-			revoke(r.has)
+		words, err := l.takeOut(ctx, k, toCancel, found, first-len(page), first+lineSlack)
+		if err != nil {
+			return err
+		}
+		for i, id := range found {
+			if words[i] == Removed {
+				answers[at[id]] = Removed
+				first--
+			}
+			delete(at, id)
 		}
 	}
+	return nil
 }
 
-func (r *revocations) read(ctx context.Context) (map[string]bool, error) {
-	cmds := make([]*redis.StringSliceCmd, len(r.lanes))
-	_, err := r.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, k := range r.lanes {
-			cmds[i] = pipe.ZRevRange(ctx, k.cancelled(), 0, cancelPage-1)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	ids := map[string]bool{}
-	for _, cmd := range cmds {
-		for _, id := range cmd.Val() {
-			ids[id] = true
-		}
-	}
-	return ids, nil
-}
-
-// forgetCancelled drops the marks of tasks that are gone for a while.
-func (l laneSweep) forgetCancelled(ctx context.Context) error {
-	old := strconv.FormatInt(time.Now().Add(-cancelKept).Unix(), 10)
-	ids, err := l.rdb.ZRangeByScore(ctx, l.keys.cancelled(), &redis.ZRangeBy{Min: "-inf", Max: old, Count: cancelPage}).Result()
-	if err != nil || len(ids) == 0 {
-		return err
-	}
-	there := make([]*redis.IntCmd, len(ids))
-	_, err = l.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, id := range ids {
-			there[i] = pipe.Exists(ctx, l.keys.task(id))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	var gone []any
-	for i, id := range ids {
-		if there[i].Val() == 0 {
-			gone = append(gone, id)
-		}
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	return l.rdb.ZRem(ctx, l.keys.cancelled(), gone...).Err()
-}
+// cancelledText is what [Client.Wait] reports as the cause of a cancelled task.
+const cancelledText = "the task was cancelled"

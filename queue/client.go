@@ -3,13 +3,16 @@ package queue
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -18,8 +21,6 @@ const (
 	// to be in doubt when it fails.
 	chunkTasks = 500
 	chunkBytes = 1 << 20
-	// callTasks bounds one run of the script, during which Redis does nothing else: less than 1 ms.
-	callTasks = 100
 
 	defaultMaxRetry = 25
 
@@ -30,6 +31,9 @@ const (
 	// running is the script's word for it. No caller sees it.
 	running State = "running"
 )
+
+//go:embed enqueue.lua
+var enqueueLua string
 
 // ErrInvalid is wrapped by the error of a task that no queue can carry. Trying again is no use.
 var ErrInvalid = errors.New("task cannot be enqueued")
@@ -59,6 +63,9 @@ type Receipt struct {
 	Lane  tasks.Lane
 	State State
 	Err   error // of Full, Refused and Unknown, else nil
+	// Unconfirmed says that fewer replicas than [ClientOptions.Replicas] asks for had the task within a second. It
+	// is in its lane, and may be lost with the master. Enqueuing it again asks again, and doubles nothing.
+	Unconfirmed bool
 }
 
 // ClientOptions may be nil.
@@ -69,6 +76,9 @@ type ClientOptions struct {
 	// Retention is how long a task that is done is remembered, in whole seconds; 0 means not at all. A
 	// remembered task answers [Done] to its next producer and costs Redis its payload for that time (T17).
 	Retention time.Duration
+	// Replicas is how many replicas of Redis must have a task before its receipt says nothing of it, see
+	// [Receipt]. By default none is asked, as by any client of Redis.
+	Replicas int
 	// Limits bound what may wait; by default only Redis's memory does.
 	Limits Limits
 }
@@ -77,19 +87,22 @@ type ClientOptions struct {
 // caller's.
 type Client struct {
 	rdb       redis.UniversalClient
-	enqueue   script
+	enqueue   wire.Script
 	maxRetry  int
 	retention time.Duration
-	gauge     *gauge // nil: no limits
+	replicas  int
+	behind    atomic.Bool // the replicas fell short when last asked
+	gauge     *gauge      // nil: no limits
 }
 
 // NewClient returns a client. It does no I/O.
 func NewClient(rdb redis.UniversalClient, opts *ClientOptions) *Client {
-	c := &Client{rdb: rdb, enqueue: newScript(lettersLua + enqueueLua), maxRetry: defaultMaxRetry}
+	c := &Client{rdb: rdb, enqueue: wire.NewScript(wire.LettersLua + enqueueLua), maxRetry: defaultMaxRetry}
 	c.gauge = newGauge(rdb, Limits{})
 	if opts != nil {
 		c.gauge.limits = opts.Limits
 		c.retention = max(0, opts.Retention)
+		c.replicas = max(0, opts.Replicas)
 		if opts.MaxRetry > 0 {
 			c.maxRetry = opts.MaxRetry
 		}
@@ -97,8 +110,8 @@ func NewClient(rdb redis.UniversalClient, opts *ClientOptions) *Client {
 	return c
 }
 
-// insider returns a client for tasks that are in the queue's care already, which no limit may turn away.
-func insider(rdb redis.UniversalClient) *Client {
+// NewInsider returns a client for tasks that are in the queue's care already, which no limit may turn away.
+func NewInsider(rdb redis.UniversalClient) *Client {
 	c := NewClient(rdb, nil)
 	c.gauge = nil
 	return c
@@ -119,7 +132,7 @@ func (c *Client) Enqueue(ctx context.Context, list []tasks.Task) ([]Receipt, err
 	for i, t := range list {
 		receipts[i] = Receipt{ID: t.ID, Model: t.Model, Lane: t.Lane, State: Unknown}
 	}
-	b := &bulk{client: c, tasks: list, receipts: receipts, want: callTasks}
+	b := &bulk{client: c, tasks: list, receipts: receipts, want: wire.CallTasks}
 	err := errors.Join(b.run(ctx), b.receive(ctx))
 	if err == nil {
 		return receipts, nil
@@ -140,7 +153,7 @@ func (c *Client) message(t tasks.Task, to *destination) ([]byte, error) {
 	if err := cmp.Or(checkTask(t), to.err); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	m := message{
+	m := wire.Message{
 		Type:      string(t.Kind),
 		Payload:   t.Payload,
 		ID:        t.ID,
@@ -151,7 +164,7 @@ func (c *Client) message(t tasks.Task, to *destination) ([]byte, error) {
 		Expires:   t.Expires,
 		Trace:     t.Trace,
 	}
-	return m.append(make([]byte, 0, len(t.Payload)+256)), nil
+	return m.Append(make([]byte, 0, len(t.Payload)+256)), nil
 }
 
 // checkTask reports what of a task's envelope asynq would take silently and wrongly, the lane apart.

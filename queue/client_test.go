@@ -14,6 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/queue/internal/queuetest"
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -25,11 +27,11 @@ func TestEnqueueEqualsAsynq(t *testing.T) {
 	ours := NewClient(rdb, &ClientOptions{MaxRetry: 7, Retention: 90 * time.Second})
 	payloads := map[string][]byte{"empty": nil, "text": []byte("한국어 \x00 \xff"), "long": make([]byte, 70_000)}
 	for name, payload := range payloads {
-		want := task(tasks.Live, 1)
+		want := queuetest.Task(tasks.Live, 1)
 		want.Payload = payload
 		theirs := asynq.NewClientFromRedisClient(rdb) // a new one, for it names a queue only once (T8)
 		_, err := theirs.Enqueue(asynq.NewTask(string(want.Kind), payload), asynq.TaskID(want.ID),
-			asynq.Queue(queueName("m", tasks.Live)), asynq.MaxRetry(7), asynq.Timeout(want.Timeout),
+			asynq.Queue(wire.QueueName("m", tasks.Live)), asynq.MaxRetry(7), asynq.Timeout(want.Timeout),
 			asynq.Retention(90*time.Second))
 		if err != nil {
 			t.Fatal(err)
@@ -73,133 +75,73 @@ func snapshot(t *testing.T, rdb *redis.Client) []string {
 	return list
 }
 
-func TestMessageRoundTrip(t *testing.T) {
-	t.Parallel()
-	want := message{Type: "k", Payload: []byte("p"), ID: "i", Queue: "q", Retry: 3, Retried: 2, ErrorMsg: "e",
-		Timeout: 4 * time.Second, LastFailedAt: time.Unix(1_700_000_000, 0), Retention: 5 * time.Second}
-	got, err := parseMessage(want.append(nil))
-	if err != nil || fmt.Sprint(*got) != fmt.Sprint(want) {
-		t.Errorf("got %+v, %v, want %+v", got, err, want)
-	}
-}
-
-func FuzzParseMessage(f *testing.F) {
-	m := message{Type: "k", Payload: []byte("p"), ID: "i", Queue: "q", Retry: 3, ErrorMsg: "e", Timeout: time.Second}
-	f.Add(m.append(nil))
-	f.Add([]byte{0x0a, 0xff})
-	f.Add([]byte{0x7a, 0x02, 0x0a, 0x00}) // a header, which we skip
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := parseMessage(b)
-		if err != nil {
-			return
-		}
-		m.Other = false // what it stands for is not written
-		again, err := parseMessage(m.append(nil))
-		if err != nil || fmt.Sprint(*again) != fmt.Sprint(*m) {
-			t.Errorf("%+v came back as %+v, %v", m, again, err)
-		}
-	})
-}
-
 func TestEnqueueConflicts(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
-		spoil func(ctx context.Context, rdb *redis.Client, k laneKeys) // after a first enqueue
+		spoil func(ctx context.Context, rdb *redis.Client, k wire.Keys) // after a first enqueue
 		want  State
 		lists string // where the task is in the end
 	}{
-		{"pending", func(context.Context, *redis.Client, laneKeys) {}, Attached, "pending"},
-		{"active", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.LMove(ctx, k.pending(), k.active(), "RIGHT", "LEFT")
-			rdb.ZAdd(ctx, k.lease(), redis.Z{Score: 1, Member: "t1"})
-			rdb.HSet(ctx, k.task("t1"), "state", "active")
+		{"pending", func(context.Context, *redis.Client, wire.Keys) {}, Attached, "pending"},
+		{"active", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			rdb.LMove(ctx, k.Pending(), k.Active(), "RIGHT", "LEFT")
+			rdb.ZAdd(ctx, k.Lease(), redis.Z{Score: 1, Member: "t1"})
+			rdb.HSet(ctx, k.Task("t1"), "state", "active")
 		}, Attached, "active lease"},
-		{"active without lease", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.LMove(ctx, k.pending(), k.active(), "RIGHT", "LEFT")
-			rdb.HSet(ctx, k.task("t1"), "state", "active")
+		{"active without lease", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			rdb.LMove(ctx, k.Pending(), k.Active(), "RIGHT", "LEFT")
+			rdb.HSet(ctx, k.Task("t1"), "state", "active")
 		}, Attached, "active"},
-		{"scheduled", moveTo(laneKeys.scheduled, "scheduled"), Attached, "scheduled"},
-		{"retry", moveTo(laneKeys.retry, "retry"), Attached, "retry"},
-		{"completed", moveTo(laneKeys.completed, "completed"), Done, "completed"},
-		{"archived", moveTo(laneKeys.archived, "archived"), Rerun, "pending"},
-		{"archived half-way (T6)", moveTo(laneKeys.archived, "active"), Rerun, "pending"},
-		{"phantom pending", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.Del(ctx, k.pending())
+		{"scheduled", queuetest.MoveTo(wire.Keys.Scheduled, "scheduled"), Attached, "scheduled"},
+		{"retry", queuetest.MoveTo(wire.Keys.Retry, "retry"), Attached, "retry"},
+		{"completed", queuetest.MoveTo(wire.Keys.Completed, "completed"), Done, "completed"},
+		{"archived", queuetest.MoveTo(wire.Keys.Archived, "archived"), Rerun, "pending"},
+		{"archived half-way (T6)", queuetest.MoveTo(wire.Keys.Archived, "active"), Rerun, "pending"},
+		{"phantom pending", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			rdb.Del(ctx, k.Pending())
 		}, Repaired, "pending"},
-		{"phantom archived (T7)", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			moveTo(laneKeys.archived, "archived")(ctx, rdb, k)
-			rdb.Del(ctx, k.archived())
+		{"phantom archived (T7)", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			queuetest.MoveTo(wire.Keys.Archived, "archived")(ctx, rdb, k)
+			rdb.Del(ctx, k.Archived())
 		}, Repaired, "pending"},
-		{"phantom completed", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			moveTo(laneKeys.completed, "completed")(ctx, rdb, k)
-			rdb.Del(ctx, k.completed())
+		{"phantom completed", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			queuetest.MoveTo(wire.Keys.Completed, "completed")(ctx, rdb, k)
+			rdb.Del(ctx, k.Completed())
 		}, Repaired, "pending"},
-		{"phantom active", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.Del(ctx, k.pending())
-			rdb.HSet(ctx, k.task("t1"), "state", "active")
+		{"phantom active", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			rdb.Del(ctx, k.Pending())
+			rdb.HSet(ctx, k.Task("t1"), "state", "active")
 		}, Repaired, "pending"},
-		{"phantom result (T30)", func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-			rdb.Del(ctx, k.pending(), k.task("t1"))
-			rdb.HSet(ctx, k.task("t1"), "result", "x")
+		{"phantom result (T30)", func(ctx context.Context, rdb *redis.Client, k wire.Keys) {
+			rdb.Del(ctx, k.Pending(), k.Task("t1"))
+			rdb.HSet(ctx, k.Task("t1"), "result", "x")
 		}, Repaired, "pending"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			rdb := testkit.Redis(t)
-			c, k := NewClient(rdb, nil), keysOf("m", tasks.Live)
-			if r := enqueue(t, c, task(tasks.Live, 1)); r[0].State != Enqueued {
+			c, k := NewClient(rdb, nil), wire.KeysOf("m", tasks.Live)
+			if r := enqueue(t, c, queuetest.Task(tasks.Live, 1)); r[0].State != Enqueued {
 				t.Fatalf("first time: %s", r[0].State)
 			}
 			tt.spoil(t.Context(), rdb, k)
-			if r := enqueue(t, c, task(tasks.Live, 1)); r[0].State != tt.want {
+			if r := enqueue(t, c, queuetest.Task(tasks.Live, 1)); r[0].State != tt.want {
 				t.Errorf("second time: %s, want %s", r[0].State, tt.want)
 			}
-			if got := whereabouts(t, rdb, k, "t1"); got != tt.lists {
+			if got := queuetest.Whereabouts(t, rdb, k, "t1"); got != tt.lists {
 				t.Errorf("task is in %q, want %q", got, tt.lists)
 			}
 		})
 	}
 }
 
-// moveTo moves the only pending task to a sorted set.
-func moveTo(set func(laneKeys) string, state string) func(context.Context, *redis.Client, laneKeys) {
-	return func(ctx context.Context, rdb *redis.Client, k laneKeys) {
-		id := rdb.RPop(ctx, k.pending()).Val()
-		rdb.ZAdd(ctx, set(k), redis.Z{Score: float64(time.Now().Unix()), Member: id})
-		rdb.HSet(ctx, k.task(id), "state", state)
-	}
-}
-
-// whereabouts names the lists and sets that hold an id, once per time they do.
-func whereabouts(t *testing.T, rdb redis.UniversalClient, k laneKeys, id string) string {
-	t.Helper()
-	ctx := t.Context()
-	var names []string
-	for _, list := range []string{k.pending(), k.active()} {
-		for _, member := range rdb.LRange(ctx, list, 0, -1).Val() {
-			if member == id {
-				names = append(names, strings.TrimPrefix(list, string(k)))
-			}
-		}
-	}
-	for _, set := range []string{k.lease(), k.scheduled(), k.retry(), k.archived(), k.completed()} {
-		if rdb.ZScore(ctx, set, id).Err() == nil {
-			names = append(names, strings.TrimPrefix(set, string(k)))
-		}
-	}
-	if rdb.ZScore(ctx, k.dead(), id).Err() == nil {
-		names = append(names, "dead")
-	}
-	return strings.Join(names, " ")
-}
-
 func TestEnqueueRefusesOneByOne(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
 	spoil := func(f func(*tasks.Task)) tasks.Task {
-		bad := task(tasks.Live, 9)
+		bad := queuetest.Task(tasks.Live, 9)
 		f(&bad)
 		return bad
 	}
@@ -213,7 +155,7 @@ func TestEnqueueRefusesOneByOne(t *testing.T) {
 		"no such one": spoil(func(t *tasks.Task) { t.Lane = "no such one" }),
 	}
 	for want, b := range bad {
-		receipts, err := NewClient(rdb, nil).Enqueue(t.Context(), []tasks.Task{task(tasks.Live, 1), b, task(tasks.Live, 2)})
+		receipts, err := NewClient(rdb, nil).Enqueue(t.Context(), []tasks.Task{queuetest.Task(tasks.Live, 1), b, queuetest.Task(tasks.Live, 2)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +167,7 @@ func TestEnqueueRefusesOneByOne(t *testing.T) {
 			t.Errorf("%s: %s, %v", want, r.State, r.Err)
 		}
 	}
-	if n := rdb.LLen(t.Context(), keysOf("m", tasks.Live).pending()).Val(); n != 2 {
+	if n := rdb.LLen(t.Context(), wire.KeysOf("m", tasks.Live).Pending()).Val(); n != 2 {
 		t.Errorf("%d tasks pending, want 2", n)
 	}
 }
@@ -234,11 +176,11 @@ func TestEnqueueRefusesOneByOne(t *testing.T) {
 func TestEnqueueTwins(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
-	receipts := enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1), task(tasks.Query, 1), task(tasks.Live, 1))
+	receipts := enqueue(t, NewClient(rdb, nil), queuetest.Task(tasks.Live, 1), queuetest.Task(tasks.Query, 1), queuetest.Task(tasks.Live, 1))
 	if receipts[0].State != Enqueued || receipts[1].State != Enqueued || receipts[2].State != Attached {
 		t.Errorf("receipts %+v", receipts)
 	}
-	if got := whereabouts(t, rdb, keysOf("m", tasks.Live), "t1"); got != "pending" {
+	if got := queuetest.Whereabouts(t, rdb, wire.KeysOf("m", tasks.Live), "t1"); got != "pending" {
 		t.Errorf("task is in %q", got)
 	}
 }
@@ -249,8 +191,8 @@ func TestEnqueueAfterFlush(t *testing.T) {
 	rdb := testkit.Redis(t)
 	c := NewClient(rdb, nil)
 	for i := range 2 {
-		enqueue(t, c, task(tasks.Live, i))
-		if got := rdb.SMembers(t.Context(), registryKey).Val(); !slices.Equal(got, []string{"embed:m:live"}) {
+		enqueue(t, c, queuetest.Task(tasks.Live, i))
+		if got := rdb.SMembers(t.Context(), wire.RegistryKey).Val(); !slices.Equal(got, []string{"embed:m:live"}) {
 			t.Errorf("registry is %q", got)
 		}
 		rdb.FlushAll(t.Context())
@@ -261,8 +203,8 @@ func TestEnqueueAfterFlush(t *testing.T) {
 func TestEnqueueKeepsOrder(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
-	enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 3*chunkTasks+7)...)
-	ids := rdb.LRange(t.Context(), keysOf("m", tasks.Live).pending(), 0, -1).Val()
+	enqueue(t, NewClient(rdb, nil), queuetest.Tasks(tasks.Live, 3*chunkTasks+7)...)
+	ids := rdb.LRange(t.Context(), wire.KeysOf("m", tasks.Live).Pending(), 0, -1).Val()
 	slices.Reverse(ids) // tasks leave at the tail
 	for i, id := range ids {
 		if id != fmt.Sprintf("t%d", i) {
@@ -273,8 +215,8 @@ func TestEnqueueKeepsOrder(t *testing.T) {
 
 // dropHook breaks the connection under the n-th pipeline, before it is sent.
 type dropHook struct {
-	ackHook // its other methods do nothing here
-	n       *int
+	queuetest.OnCommand // its other methods do nothing here
+	n                   *int
 }
 
 func (h dropHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
@@ -294,12 +236,12 @@ func TestEnqueueSaysHowManyWereAccepted(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
 	c := NewClient(rdb, nil)
-	enqueue(t, c, task(tasks.Backfill, 0)) // loads the script, so that a chunk is one pipeline
+	enqueue(t, c, queuetest.Task(tasks.Backfill, 0)) // loads the script, so that a chunk is one pipeline
 	n := 2
-	rdb.AddHook(dropHook{n: &n})
-	list := manyTasks(tasks.Live, 5*chunkTasks)
+	rdb.AddHook(dropHook{func(context.Context, redis.Cmder) {}, &n})
+	list := queuetest.Tasks(tasks.Live, 5*chunkTasks)
 	receipts, err := c.Enqueue(t.Context(), list)
-	const accepted = callTasks + chunkTasks // the first chunk is small
+	const accepted = wire.CallTasks + chunkTasks // the first chunk is small
 	if want := fmt.Sprintf("%d of 2500 accepted", accepted); err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("error %v, want %q in it", err, want)
 	}
@@ -323,9 +265,9 @@ func TestEnqueueWhenRedisIsFull(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
 	c := NewClient(rdb, nil)
-	enqueue(t, c, task(tasks.Live, 0))
+	enqueue(t, c, queuetest.Task(tasks.Live, 0))
 	rdb.ConfigSet(t.Context(), "maxmemory", "1")
-	receipts, err := c.Enqueue(t.Context(), manyTasks(tasks.Live, 3))
+	receipts, err := c.Enqueue(t.Context(), queuetest.Tasks(tasks.Live, 3))
 	if err == nil || !strings.Contains(err.Error(), "0 of 3 accepted") || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("error %v", err)
 	}
@@ -337,7 +279,7 @@ func TestEnqueueWhenRedisIsFull(t *testing.T) {
 func BenchmarkEnqueue(b *testing.B) {
 	b.Run("bulk", func(b *testing.B) {
 		c := NewClient(testkit.Redis(b), nil)
-		list := manyTasks(tasks.Live, b.N)
+		list := queuetest.Tasks(tasks.Live, b.N)
 		b.ResetTimer()
 		if _, err := c.Enqueue(b.Context(), list); err != nil {
 			b.Fatal(err)
@@ -346,11 +288,11 @@ func BenchmarkEnqueue(b *testing.B) {
 	})
 	b.Run("asynq", func(b *testing.B) {
 		c := asynq.NewClientFromRedisClient(testkit.Redis(b))
-		list := manyTasks(tasks.Live, b.N)
+		list := queuetest.Tasks(tasks.Live, b.N)
 		b.ResetTimer()
 		for _, t := range list {
 			_, err := c.Enqueue(asynq.NewTask(string(t.Kind), t.Payload), asynq.TaskID(t.ID),
-				asynq.Queue(queueName(t.Model, t.Lane)), asynq.MaxRetry(25), asynq.Timeout(t.Timeout))
+				asynq.Queue(wire.QueueName(t.Model, t.Lane)), asynq.MaxRetry(25), asynq.Timeout(t.Timeout))
 			if err != nil {
 				b.Fatal(err)
 			}

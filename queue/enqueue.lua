@@ -5,8 +5,11 @@
 --       10 cancelled  11 counts
 -- ARGV  1 now, Unix nanoseconds  2 prefix of the letters, which share the slot of the keys
 --       3 how many may wait, 0 for any number  4 prefix of the task hashes, likewise
---       then for each task its id, its message and its version, '0' for none
--- Returns the number of a task, from 0, and a word, for each task but those of the first word:
+--       5 '1' if all of them enter or none, else '0'
+--       then for each task its id, its message, its version ('0' for none), when it expires (Unix ms, '0' for
+--       never), and its text's estimated tokens ('0' for unknown)
+-- Returns -1 and how many wait, if there is no room for all and all or none was asked for; then nothing was done.
+-- Else the number of a task, from 0, and a word, for each task but those of the first word:
 --   enqueued  it is new
 --   attached  it waits or runs already; while it waits, a newer version takes the place of its message
 --   running   it runs already in an older version: the caller gives the newer one an id of its own
@@ -31,19 +34,32 @@ local function above(a, b)
 	return a > b
 end
 
+-- What is known of a task beside its message, as fields of its hash.
+local function known_of(version, expires, tokens)
+	local fields = {}
+	for name, value in pairs({ version = version, expires = expires, tokens = tokens }) do
+		if value ~= '0' then
+			fields[#fields + 1] = name
+			fields[#fields + 1] = value
+		end
+	end
+	return fields
+end
+
 -- A newer version of a task that waits: the last one that a producer sent must be the last one stored, also
 -- if another text of the document was sent in between.
-local function renew(hash, msg, version)
-	call('HSET', hash, 'msg', msg, 'version', version)
+local function renew(hash, msg, version, expires, tokens)
+	call('HDEL', hash, 'expires', 'tokens')
+	call('HSET', hash, 'msg', msg, unpack(known_of(version, expires, tokens)))
 	return 'attached'
 end
 
 -- What to do about a hash that exists already. 'rerun', 'repaired' and 'enqueued' put another in its place.
-local function judge(hash, id, msg, version)
+local function judge(hash, id, msg, version, expires, tokens)
 	local known = call('HMGET', hash, 'state', 'version')
 	local state, newer = known[1], above(version, known[2])
 	if fresh[id] then
-		return newer and renew(hash, msg, version) or 'attached'
+		return newer and renew(hash, msg, version, expires, tokens) or 'attached'
 	end
 	if call('ZSCORE', KEYS[6], id) then
 		-- Also when the state says otherwise: asynq's archive can fail half-way (T6).
@@ -60,7 +76,7 @@ local function judge(hash, id, msg, version)
 	if state == 'scheduled' and call('ZSCORE', KEYS[4], id)
 		or state == 'retry' and call('ZSCORE', KEYS[5], id)
 		or state == 'pending' and listed(KEYS[1], id) then
-		return newer and renew(hash, msg, version) or 'attached'
+		return newer and renew(hash, msg, version, expires, tokens) or 'attached'
 	end
 	if state == 'active' and (call('ZSCORE', KEYS[3], id) or listed(KEYS[2], id)) then
 		return newer and 'running' or 'attached'
@@ -71,12 +87,8 @@ end
 -- Puts a task into the lane under a hash that is free.
 local letters = call('EXISTS', KEYS[8]) == 1 -- saves a look per task
 local ids, count = {}, 0
-local function put(hash, id, msg, version)
-	if version == '0' then
-		call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1])
-	else
-		call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1], 'version', version)
-	end
+local function put(hash, id, msg, version, expires, tokens)
+	call('HSET', hash, 'msg', msg, 'state', 'pending', 'pending_since', ARGV[1], unpack(known_of(version, expires, tokens)))
 	count = count + 1
 	fresh[id], ids[count] = true, id
 	return letters and forget(KEYS[8], KEYS[9], ARGV[2] .. id, id)
@@ -90,23 +102,27 @@ room = room > 0 and room - call('LLEN', KEYS[1]) or math.huge
 local attached = 0
 -- Nearly always all are new. One look at all of them then saves a look at each.
 local hashes = {}
-for i = 5, #ARGV, 3 do
+for i = 6, #ARGV, 5 do
 	hashes[#hashes + 1] = ARGV[4] .. ARGV[i]
 end
-local known = #hashes > 0 and call('EXISTS', unpack(hashes)) > 0
-for i = 5, #ARGV, 3 do
-	local id, msg, version = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-	local hash = hashes[(i - 2) / 3]
+local there = #hashes > 0 and call('EXISTS', unpack(hashes)) or 0
+if ARGV[5] == '1' and #hashes - there > room then
+	return { -1, call('LLEN', KEYS[1]) }
+end
+local known = there > 0
+for i = 6, #ARGV, 5 do
+	local id, msg, version, expires, tokens = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+	local hash = hashes[(i - 1) / 5]
 	local answer = 'enqueued'
 	if fresh[id] or known and call('EXISTS', hash) == 1 then
-		answer = judge(hash, id, msg, version)
+		answer = judge(hash, id, msg, version, expires, tokens)
 		if puts[answer] then
 			call('DEL', hash)
 		end
 	elseif count >= room then
 		answer = 'full'
 	end
-	if puts[answer] and put(hash, id, msg, version) then
+	if puts[answer] and put(hash, id, msg, version, expires, tokens) then
 		answer = 'rerun'
 	end
 	if cancelled and answer ~= 'full' then
@@ -116,7 +132,7 @@ for i = 5, #ARGV, 3 do
 		attached = attached + 1
 	end
 	if answer ~= 'enqueued' then
-		answers[#answers + 1] = (i - 5) / 3
+		answers[#answers + 1] = (i - 6) / 5
 		answers[#answers + 1] = answer
 	end
 end

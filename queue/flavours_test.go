@@ -1,4 +1,4 @@
-package queue
+package queue_test
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,6 +21,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/queue/internal/queuetest"
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -31,37 +35,37 @@ func roundTrip(t *testing.T, address string, half func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	conn, err := Parse(address)
+	conn, err := queue.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rdb := conn.Client()
 	t.Cleanup(func() { _ = rdb.Close() })
-	c, d := NewClient(rdb, nil), NewDead(rdb)
+	c, d := queue.NewClient(rdb, nil), upkeep.NewDead(rdb)
 
-	receipts, err := c.EnqueueAll(ctx, manyTasks(tasks.Live, 300), nil)
+	receipts, err := c.EnqueueAll(ctx, queuetest.Tasks(tasks.Live, 300), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead := document(t, tasks.Backfill, "bad", "dart")
+	dead := queuetest.Task(tasks.Backfill, 300)
 	more, err := c.Enqueue(ctx, []tasks.Task{dead})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newRecorder(func(_ context.Context, task tasks.Task) error {
+	h := queuetest.NewRecorder(func(_ context.Context, task tasks.Task) error {
 		time.Sleep(5 * time.Millisecond)
 		if task.ID == dead.ID {
 			return tasks.AsPermanent(fmt.Errorf("no"))
 		}
 		return nil
 	})
-	serve(t, conn, h, &ServerOptions{Concurrency: 8}, tasks.Query, tasks.Live, tasks.Backfill)
+	queuetest.Serve(t, rdb, h, &consumer.Options{Concurrency: 8}, tasks.Query, tasks.Live, tasks.Backfill)
 	quit, ended := context.WithCancel(ctx)
 	done := make(chan error)
-	go func() { done <- NewMaintenance(rdb, nil).Run(quit) }()
+	go func() { done <- upkeep.New(rdb, nil).Run(quit) }()
 	defer func() { ended(); <-done }()
 	if half != nil {
-		for all, _ := h.runs(""); all < 50; all, _ = h.runs("") {
+		for all, _ := h.Runs(""); all < 50; all, _ = h.Runs("") {
 			time.Sleep(10 * time.Millisecond)
 		}
 		half()
@@ -72,110 +76,38 @@ func roundTrip(t *testing.T, address string, half func()) {
 		t.Errorf("failures %+v", failures)
 	}
 	for _, r := range receipts {
-		if _, n := h.runs(r.ID); n == 0 {
+		if _, n := h.Runs(r.ID); n == 0 {
 			t.Errorf("%s did not run", r.ID)
 		}
 	}
-	if r, err := d.Replay(ctx, "m", DeadFilter{}, nil); err != nil || r.Replayed != 1 {
+	if r, err := d.Replay(ctx, "m", upkeep.DeadFilter{}, nil); err != nil || r.Replayed != 1 {
 		t.Errorf("replay: %+v, %v", r, err)
 	}
 	if failures := wait(ctx, t, c, more); len(failures) != 1 {
 		t.Errorf("after the replay: %+v", failures)
 	}
-	if findings, err := Fsck(ctx, rdb, &FsckOptions{Repair: true}); err != nil {
+	if findings, err := upkeep.Fsck(ctx, rdb, &upkeep.FsckOptions{Repair: true}); err != nil {
 		t.Errorf("fsck: %+v, %v", findings, err)
 	}
 }
 
 // wait is Wait that goes on while a fault lasts.
-func wait(ctx context.Context, t *testing.T, c *Client, receipts []Receipt) []Failure {
+func wait(ctx context.Context, t *testing.T, c *queue.Client, receipts []queue.Receipt) []queue.Failure {
 	t.Helper()
 	for {
 		failures, err := c.Wait(ctx, receipts, nil)
 		if err == nil {
 			return failures
 		}
-		if pause(ctx, 200*time.Millisecond); ctx.Err() != nil {
+		if wire.Pause(ctx, 200*time.Millisecond); ctx.Err() != nil {
 			t.Fatalf("waiting: %v", err)
 		}
 	}
 }
 
-// flavours are the servers that must do, and how each says what it is.
-var flavours = []struct{ name, version string }{
-	{"Redis 6.2", "Redis server v=6.2."}, // the oldest with all commands that asynq needs
-	{"Redis 7", "Redis server v=7."},
-	{"Redis 8", "Redis server v=8."},
-	{"Valkey", "Valkey server v="},
-	{"KeyDB", "KeyDB server v="},
-}
-
-// onServers are the tests of this package that talk to a real server.
-const onServers = "^Test(Acks|Archive|Asynq[SU]|Cluster|Enqueue|Events|EveryTask|Followers|Fsck|FullRedis|LaneLimit|Letter|" +
-	"MaintenanceOn|ManyLetters|Newer|Replayed|Sentinel|Shared|Status|Trim|Unasked)"
-
-// TestFlavours runs the tests that need a server on every other server that this machine has: those in PATH, and
-// those in the cache's folder redis, one folder for each. What it has not is named. The builds there may lack TLS.
+// TestFlavours: see [queuetest.Flavours].
 func TestFlavours(t *testing.T) {
-	if os.Getenv("REDIS_SERVER") != "" {
-		t.Skip("REDIS_SERVER names the one server to test on")
-	}
-	servers := localServers(t)
-	for _, f := range flavours {
-		t.Run(f.name, func(t *testing.T) {
-			var bin string
-			for path, version := range servers {
-				if strings.HasPrefix(version, f.version) {
-					bin = path
-				}
-			}
-			if bin == "" {
-				t.Skipf("no server that says %q, neither in PATH nor in the cache", f.version)
-			}
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.short", "-test.run", onServers, "-test.v", "-test.timeout", "5m")
-			cmd.Env = append(os.Environ(), "REDIS_SERVER="+bin)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%s: %v\n%s", servers[bin], err, out)
-			}
-			passed := strings.Count("\n"+string(out), "\n--- PASS: ")
-			if passed < 20 {
-				t.Errorf("%s: only %d tests ran", servers[bin], passed)
-			}
-			version, _, _ := strings.Cut(servers[bin], " sha")
-			t.Logf("%s: %d tests passed", version, passed)
-		})
-	}
-}
-
-// localServers returns the servers of this machine, with what they say of themselves.
-func localServers(t *testing.T) map[string]string {
-	t.Helper()
-	var paths []string
-	for _, name := range []string{"redis-server", "valkey-server", "keydb-server"} {
-		if path, err := exec.LookPath(name); err == nil {
-			paths = append(paths, path)
-		}
-	}
-	cache := os.Getenv("EMBEDFLEET_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(base, "embedfleet")
-	}
-	found, _ := filepath.Glob(filepath.Join(cache, "redis", "*", "*-server")) // the pattern is valid
-	servers := map[string]string{}
-	for _, path := range append(paths, found...) {
-		out, err := exec.CommandContext(t.Context(), path, "--version").Output()
-		if err != nil {
-			t.Logf("%s does not run here: %v", filepath.Base(path), err)
-			continue
-		}
-		servers[path] = string(out)
-	}
-	return servers
+	queuetest.Flavours(t, "^Test(Cluster|Enqueue|Followers|FullRedis|LaneLimit|Newer|Newest|Sentinel|Status|Asynq)", 15)
 }
 
 // An ACL user who may touch our keys only, over TLS with a certificate of a private authority.
@@ -187,15 +119,20 @@ func TestUserAndTLS(t *testing.T) {
 	s := testkit.RedisServer(t, "--tls-port", strconv.Itoa(port), "--tls-auth-clients", "no",
 		"--tls-cert-file", filepath.Join(dir, "cert.pem"), "--tls-key-file", filepath.Join(dir, "key.pem"), "--tls-ca-cert-file", filepath.Join(dir, "cert.pem"))
 	admin := s.Client()
-	err := admin.Do(t.Context(), "ACL", "SETUSER", "fleet", "on", ">s3cret/@:", "~asynq:*", "~embedfleet:*", "&asynq:*",
+	err := admin.Do(t.Context(), "ACL", "SETUSER", "fleet", "on", ">s3cret/@:", "~asynq:*", "~embedfleet:*", "&asynq:*", "&embedfleet:*",
 		"+@all", "-@admin", "-@dangerous", "+info").Err()
 	if err != nil {
 		t.Fatal(err)
 	}
 	query := "?tls_ca=" + filepath.Join(dir, "cert.pem")
 	roundTrip(t, fmt.Sprintf("rediss://fleet:s3cret%%2F%%40%%3A@127.0.0.1:%d/0%s", port, query), nil)
+	for _, channel := range []string{wire.KeysOf("m", tasks.Live).Pending(), wire.KeysOf("m", tasks.Live).Cancelled(), wire.CancelChannel} {
+		if n := admin.PubSubNumSub(t.Context(), channel).Val()[channel]; n != 1 {
+			t.Errorf("%d consumers hear %s, want the one that there is", n, channel)
+		}
+	}
 
-	conn, err := Parse(fmt.Sprintf("rediss://fleet:wrong@127.0.0.1:%d/0%s", port, query))
+	conn, err := queue.Parse(fmt.Sprintf("rediss://fleet:wrong@127.0.0.1:%d/0%s", port, query))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,16 +192,6 @@ func loopbackPorts(t *testing.T, n int) []int {
 		}
 	}
 	return ports
-}
-
-// until waits for a condition, a minute at most.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited a minute until %s", what)
-		}
-	}
 }
 
 // The master dies half-way; the sentinel makes its replica the master, and everything goes on there.
@@ -333,7 +260,7 @@ func TestClusterFailover(t *testing.T) {
 	for _, node := range nodes {
 		until(t, "the cluster is up", func() bool { return ready(node.Client()) })
 	}
-	slot := int(nodes[0].Client().ClusterKeySlot(ctx, keysOf("m", tasks.Live).pending()).Val())
+	slot := int(nodes[0].Client().ClusterKeySlot(ctx, wire.KeysOf("m", tasks.Live).Pending()).Val())
 	victim := nodes[slot*3/16384]
 	id := victim.Client().Do(ctx, "CLUSTER", "MYID").Val().(string)
 	if err := nodes[3].Client().ClusterReplicate(ctx, id).Err(); err != nil {

@@ -5,7 +5,8 @@
 --       sizes are looked at
 -- Returns numbers: now in Unix microseconds, pending, active, scheduled, retry, retry due, archived, dead,
 --   paused (0 or 1), crashes, duplicates, processed, since when the oldest waits in Unix nanoseconds (0: unknown,
---   or nobody does), bytes of the tasks looked at, how many these were. As strings: Lua's numbers are too short.
+--   or nobody does), bytes of the tasks looked at, how many these were, their tokens by the estimate of whoever
+--   enqueued them. As strings: Lua's numbers are too short.
 local function number(value)
 	return value or '0'
 end
@@ -13,12 +14,13 @@ end
 local time = redis.call('TIME')
 local oldest = redis.call('LINDEX', KEYS[1], -1)
 local counts = redis.call('HMGET', KEYS[8], 'crashes', 'duplicates')
-local bytes, looked = 0, 0
+local bytes, looked, tokens = 0, 0, 0
 for _, range in ipairs({ { 0, ARGV[2] - 1 }, { -ARGV[2], -1 } }) do
 	for _, id in ipairs(redis.call('LRANGE', KEYS[1], range[1], range[2])) do
 		local size = redis.call('HSTRLEN', ARGV[1] .. id, 'msg')
 		if size > 0 then -- else its hash is gone, which is for fsck to find
 			bytes, looked = bytes + size, looked + 1
+			tokens = tokens + (redis.call('HGET', ARGV[1] .. id, 'tokens') or math.floor(size / 4))
 		end
 	end
 end
@@ -38,4 +40,5 @@ return {
 	number(oldest and redis.call('HGET', ARGV[1] .. oldest, 'pending_since')),
 	tostring(bytes),
 	tostring(looked),
+	tostring(tokens),
 }

@@ -11,14 +11,12 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
 //go:embed lane.lua
 var laneLua string
-
-// bytesPerToken turns bytes of payload into tokens, for an estimate of work.
-const bytesPerToken = 4
 
 // A LaneStatus is how one lane of one model stands at one moment: a lane's numbers are read by one script.
 type LaneStatus struct {
@@ -37,8 +35,8 @@ type LaneStatus struct {
 	Duplicates int64
 	// Processed only grows: runs of tasks that ended, in success or failure.
 	Processed int64
-	// Bytes is about how many bytes of tasks wait, by the sizes of some of them; Tokens is what that is in
-	// work, at four bytes a token: rough, but it grows with the texts, which a number of tasks does not.
+	// Bytes is about how many bytes of tasks wait, and Tokens how many tokens their texts have, by some of them and
+	// what [tasks.EstimateTokens] said of those.
 	Bytes  int64
 	Tokens int64
 	// OldestPending is how long the longest waiting task has waited, 0 if none does. It is a lower bound
@@ -54,13 +52,13 @@ type LaneStatus struct {
 // Whoever keeps a Lanes and looks at it now and then learns how fast the lanes are drained, see [Pace].
 type Lanes struct {
 	rdb          redis.UniversalClient
-	cancel, look script
+	cancel, look wire.Script
 	paces        paces
 }
 
 // NewLanes returns a view of the lanes. The Redis client is the caller's.
 func NewLanes(rdb redis.UniversalClient) *Lanes {
-	return &Lanes{rdb: rdb, cancel: newScript(cancelLua), look: newScript(laneLua)}
+	return &Lanes{rdb: rdb, cancel: wire.NewScript(cancelLua), look: wire.NewScript(laneLua)}
 }
 
 // Status returns every lane of the models given and of all models that asynq's registry names, sorted by
@@ -74,21 +72,21 @@ func (l *Lanes) Status(ctx context.Context, models ...string) ([]LaneStatus, err
 	models = append(slices.Clone(models), known...)
 	slices.Sort(models)
 	var list []LaneStatus
-	var calls []*call
+	var calls []*wire.Call
 	for _, model := range slices.Compact(models) {
 		for _, lane := range tasks.Lanes {
-			if err := checkLane(model, lane); err != nil {
+			if err := wire.CheckLane(model, lane); err != nil {
 				return nil, fmt.Errorf("reading the lanes: %w", err)
 			}
 			list = append(list, LaneStatus{Model: model, Lane: lane})
-			calls = append(calls, lookAt(keysOf(model, lane)))
+			calls = append(calls, lookAt(wire.KeysOf(model, lane)))
 		}
 	}
-	if err := l.look.runAll(ctx, l.rdb, calls); err != nil {
+	if err := l.look.RunAll(ctx, l.rdb, calls); err != nil {
 		return nil, fmt.Errorf("reading the lanes: %w", err)
 	}
 	for i := range list {
-		values, err := calls[i].cmd.StringSlice()
+		values, err := calls[i].Cmd.StringSlice()
 		if err == nil {
 			err = list[i].read(values)
 		}
@@ -101,18 +99,18 @@ func (l *Lanes) Status(ctx context.Context, models ...string) ([]LaneStatus, err
 }
 
 // lookAt is the call of the script for one lane.
-func lookAt(k laneKeys) *call {
-	return &call{
-		keys: []string{k.pending(), k.active(), k.scheduled(), k.retry(), k.archived(), k.paused(), k.dead(), k.counts(), k.processed()},
-		args: []any{k.tasks(), sampleTasks},
+func lookAt(k wire.Keys) *wire.Call {
+	return &wire.Call{
+		Keys: []string{k.Pending(), k.Active(), k.Scheduled(), k.Retry(), k.Archived(), k.Paused(), k.Dead(), k.Counts(), k.Processed()},
+		Args: []any{k.Tasks(), sampleTasks},
 	}
 }
 
 // read fills in what the script answered.
 func (s *LaneStatus) read(values []string) error {
-	var now, archived, paused, since, bytes, looked int64
+	var now, archived, paused, since, bytes, looked, tokens int64
 	fields := []*int64{&now, &s.Pending, &s.Active, &s.Scheduled, &s.Retry, &s.RetryDue, &archived, &s.Dead, &paused,
-		&s.Crashes, &s.Duplicates, &s.Processed, &since, &bytes, &looked}
+		&s.Crashes, &s.Duplicates, &s.Processed, &since, &bytes, &looked, &tokens}
 	if len(values) != len(fields) {
 		return fmt.Errorf("%d numbers, want %d", len(values), len(fields))
 	}
@@ -126,7 +124,7 @@ func (s *LaneStatus) read(values []string) error {
 	s.Dead += archived // for two seconds, see Maintenance
 	s.Paused = paused > 0
 	s.Bytes = bytes / max(1, looked) * s.Pending
-	s.Tokens = s.Bytes / bytesPerToken
+	s.Tokens = tokens * s.Pending / max(1, looked)
 	if since > 0 {
 		s.OldestPending = max(0, time.UnixMicro(now).Sub(time.Unix(0, since)))
 	}
@@ -135,13 +133,13 @@ func (s *LaneStatus) read(values []string) error {
 
 // Models returns the aliases of the registry, sorted.
 func (l *Lanes) Models(ctx context.Context) ([]string, error) {
-	names, err := l.rdb.SMembers(ctx, registryKey).Result()
+	names, err := l.rdb.SMembers(ctx, wire.RegistryKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("reading the queue registry: %w", err)
 	}
 	var models []string
 	for _, name := range names {
-		if model, _, ok := parseQueueName(name); ok {
+		if model, _, ok := wire.ParseQueueName(name); ok {
 			models = append(models, model)
 		}
 	}
@@ -152,11 +150,11 @@ func (l *Lanes) Models(ctx context.Context) ([]string, error) {
 // Pause keeps workers from taking tasks of a lane, at once and fleet-wide; what runs goes on. Pausing
 // twice is no error.
 func (l *Lanes) Pause(ctx context.Context, model string, lane tasks.Lane) error {
-	if err := checkLane(model, lane); err != nil {
+	if err := wire.CheckLane(model, lane); err != nil {
 		return fmt.Errorf("pausing a lane: %w", err)
 	}
 	now := strconv.FormatInt(time.Now().Unix(), 10) // what asynq writes there
-	if err := l.rdb.SetNX(ctx, keysOf(model, lane).paused(), now, 0).Err(); err != nil {
+	if err := l.rdb.SetNX(ctx, wire.KeysOf(model, lane).Paused(), now, 0).Err(); err != nil {
 		return fmt.Errorf("pausing lane %s of %s: %w", lane, model, err)
 	}
 	return nil
@@ -164,35 +162,23 @@ func (l *Lanes) Pause(ctx context.Context, model string, lane tasks.Lane) error 
 
 // Resume undoes [Lanes.Pause]. Resuming a lane that runs is no error.
 func (l *Lanes) Resume(ctx context.Context, model string, lane tasks.Lane) error {
-	if err := checkLane(model, lane); err != nil {
+	if err := wire.CheckLane(model, lane); err != nil {
 		return fmt.Errorf("resuming a lane: %w", err)
 	}
-	if err := l.rdb.Del(ctx, keysOf(model, lane).paused()).Err(); err != nil {
+	k := wire.KeysOf(model, lane)
+	if err := l.rdb.Del(ctx, k.Paused()).Err(); err != nil {
 		return fmt.Errorf("resuming lane %s of %s: %w", lane, model, err)
 	}
+	_ = l.rdb.Publish(ctx, k.Pending(), "").Err() // wakes the consumers, who look now and then anyway
 	return nil
 }
 
-// Dead returns at most limit of a lane's dead tasks, the latest first. What asynq archived a moment ago is
-// not among them before [Maintenance] has made letters of it.
-func (l *Lanes) Dead(ctx context.Context, model string, lane tasks.Lane, limit int) ([]Failure, error) {
-	letters, err := NewDead(l.rdb).List(ctx, model, DeadFilter{Lanes: []tasks.Lane{lane}}, limit)
-	if err != nil {
-		return nil, err
-	}
-	failures := make([]Failure, len(letters))
-	for i, letter := range letters {
-		failures[i] = letter.failure()
-	}
-	return failures, nil
-}
-
 // A Lease is a task that a worker has taken, and until when its lease holds unless it is renewed, which
-// living workers do every 5 s.
+// living workers do every 2 s.
 type Lease struct {
 	ID    string
 	Lane  tasks.Lane
-	Until time.Time // whole seconds
+	Until time.Time // by Redis's clock
 }
 
 // Leases returns what the workers of a model have in hand, for who watches a recovery.
@@ -200,7 +186,7 @@ func (l *Lanes) Leases(ctx context.Context, model string) ([]Lease, error) {
 	cmds := make([]*redis.ZSliceCmd, len(tasks.Lanes))
 	_, err := l.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, lane := range tasks.Lanes {
-			cmds[i] = pipe.ZRangeWithScores(ctx, keysOf(model, lane).lease(), 0, -1)
+			cmds[i] = pipe.ZRangeWithScores(ctx, wire.KeysOf(model, lane).Lease(), 0, -1)
 		}
 		return nil
 	})
@@ -211,7 +197,7 @@ func (l *Lanes) Leases(ctx context.Context, model string) ([]Lease, error) {
 	for i, cmd := range cmds {
 		for _, z := range cmd.Val() {
 			id, _ := z.Member.(string)
-			list = append(list, Lease{ID: id, Lane: tasks.Lanes[i], Until: time.Unix(int64(z.Score), 0)})
+			list = append(list, Lease{ID: id, Lane: tasks.Lanes[i], Until: time.UnixMicro(int64(z.Score * 1e6))})
 		}
 	}
 	return list, nil
@@ -219,8 +205,8 @@ func (l *Lanes) Leases(ctx context.Context, model string) ([]Lease, error) {
 
 // Retrying returns at most limit of a lane's tasks that failed and wait for their next try, the next first.
 func (l *Lanes) Retrying(ctx context.Context, model string, lane tasks.Lane, limit int) ([]Failure, error) {
-	k := keysOf(model, lane)
-	ids, err := l.rdb.ZRange(ctx, k.retry(), 0, int64(limit)-1).Result()
+	k := wire.KeysOf(model, lane)
+	ids, err := l.rdb.ZRange(ctx, k.Retry(), 0, int64(limit)-1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("reading the retries of %s: %w", model, err)
 	}
@@ -230,7 +216,7 @@ func (l *Lanes) Retrying(ctx context.Context, model string, lane tasks.Lane, lim
 	cmds := make([]*redis.StringCmd, len(ids))
 	_, err = l.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, id := range ids {
-			cmds[i] = pipe.HGet(ctx, k.task(id), "msg")
+			cmds[i] = pipe.HGet(ctx, k.Task(id), "msg")
 		}
 		return nil
 	})

@@ -12,47 +12,34 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/queue/internal/queuetest"
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
-
-func TestQueueNames(t *testing.T) {
-	t.Parallel()
-	for _, lane := range tasks.Lanes {
-		model, got, ok := parseQueueName(queueName("mini-lm.v2", lane))
-		if !ok || model != "mini-lm.v2" || got != lane {
-			t.Errorf("%s came back as %q, %q, %v", lane, model, got, ok)
-		}
-	}
-	for _, name := range []string{"", "default", "embed:m", "embed:m:nope", "embed::live", "embed:m:x:live", "embed:{m}:live"} {
-		if model, lane, ok := parseQueueName(name); ok {
-			t.Errorf("%q is read as %q, %q", name, model, lane)
-		}
-	}
-}
 
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, rdb := testkit.MiniRedis(t)
 		ctx := t.Context()
-		enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 5)...)
+		enqueue(t, NewClient(rdb, nil), queuetest.Tasks(tasks.Live, 5)...)
 		time.Sleep(90 * time.Second)
-		enqueue(t, NewClient(rdb, nil), task(tasks.Query, 9))
-		k := keysOf("m", tasks.Live)
-		moveTo(laneKeys.retry, "retry")(ctx, rdb, k)
-		moveTo(laneKeys.archived, "archived")(ctx, rdb, k)
-		moveTo(laneKeys.scheduled, "scheduled")(ctx, rdb, k)
-		rdb.LMove(ctx, k.pending(), k.active(), "RIGHT", "LEFT")
-		enqueue(t, NewClient(rdb, nil), task(tasks.Live, 4)) // it waits already
-		rdb.ZAdd(ctx, k.retry(), redis.Z{Score: 4e9, Member: "later"})
-		size := rdb.HStrLen(ctx, k.task("t4"), "msg").Val()
+		enqueue(t, NewClient(rdb, nil), queuetest.Task(tasks.Query, 9))
+		k := wire.KeysOf("m", tasks.Live)
+		queuetest.MoveTo(wire.Keys.Retry, "retry")(ctx, rdb, k)
+		queuetest.MoveTo(wire.Keys.Archived, "archived")(ctx, rdb, k)
+		queuetest.MoveTo(wire.Keys.Scheduled, "scheduled")(ctx, rdb, k)
+		rdb.LMove(ctx, k.Pending(), k.Active(), "RIGHT", "LEFT")
+		enqueue(t, NewClient(rdb, nil), queuetest.Task(tasks.Live, 4)) // it waits already
+		rdb.ZAdd(ctx, k.Retry(), redis.Z{Score: 4e9, Member: "later"})
+		size := rdb.HStrLen(ctx, k.Task("t4"), "msg").Val()
 		want := LaneStatus{Duplicates: 1, RetryDue: 1, Bytes: size, Tokens: size / 4, Model: "m", Lane: tasks.Live, Pending: 1, Active: 1, Scheduled: 1, Retry: 2, Dead: 1,
 			OldestPending: 90 * time.Second}
 		if got := laneStatus(t, rdb)[tasks.Live]; got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
 		// T9 and T8: neither a missing hash nor a lost registry stops the view.
-		rdb.Del(ctx, k.task(rdb.LIndex(ctx, k.pending(), -1).Val()), registryKey)
+		rdb.Del(ctx, k.Task(rdb.LIndex(ctx, k.Pending(), -1).Val()), wire.RegistryKey)
 		want.OldestPending, want.Bytes, want.Tokens = 0, 0, 0
 		if got := laneStatus(t, rdb)[tasks.Live]; got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
@@ -63,10 +50,10 @@ func TestStatus(t *testing.T) {
 func TestStatusFindsModels(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
-	a, b := task(tasks.Live, 1), task(tasks.Backfill, 2)
+	a, b := queuetest.Task(tasks.Live, 1), queuetest.Task(tasks.Backfill, 2)
 	a.Model, b.Model = "zeta", "alpha"
 	enqueue(t, NewClient(rdb, nil), a, b)
-	rdb.SAdd(t.Context(), registryKey, "default", "embed:bad")
+	rdb.SAdd(t.Context(), wire.RegistryKey, "default", "embed:bad")
 	list, err := NewLanes(rdb).Status(t.Context(), "named", "alpha")
 	if err != nil {
 		t.Fatal(err)
@@ -86,18 +73,18 @@ func TestStatusFindsModels(t *testing.T) {
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, rdb := testkit.MiniRedis(t)
-		h, lanes := newRecorder(nil), NewLanes(rdb)
+		_, rdb := testkit.MiniRedis(t)
+		h, lanes := queuetest.NewRecorder(nil), NewLanes(rdb)
 		for range 2 { // twice is no error
 			if err := lanes.Pause(t.Context(), "m", tasks.Live); err != nil {
 				t.Fatal(err)
 			}
 		}
-		serve(t, miniConn(m), h, nil, tasks.Live, tasks.Backfill)
-		enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1), task(tasks.Backfill, 2))
+		queuetest.Serve(t, rdb, h, nil, tasks.Live, tasks.Backfill)
+		enqueue(t, NewClient(rdb, nil), queuetest.Task(tasks.Live, 1), queuetest.Task(tasks.Backfill, 2))
 		time.Sleep(10 * time.Second)
-		_, live := h.runs("t1")
-		if _, backfill := h.runs("t2"); live != 0 || backfill != 1 || !laneStatus(t, rdb)[tasks.Live].Paused {
+		_, live := h.Runs("t1")
+		if _, backfill := h.Runs("t2"); live != 0 || backfill != 1 || !laneStatus(t, rdb)[tasks.Live].Paused {
 			t.Errorf("paused lane ran %d, the other %d", live, backfill)
 		}
 		for range 2 {
@@ -106,7 +93,7 @@ func TestPauseAndResume(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		if _, live := h.runs("t1"); live != 1 {
+		if _, live := h.Runs("t1"); live != 1 {
 			t.Errorf("resumed lane ran %d", live)
 		}
 	})
@@ -117,10 +104,10 @@ func TestWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, rdb := testkit.MiniRedis(t)
-		c, k := NewClient(rdb, nil), keysOf("m", tasks.Live)
-		receipts := enqueue(t, c, manyTasks(tasks.Live, 2*pollTasks+3)...)
-		m := message{Type: "embed:document", ID: "t0", ErrorMsg: "store is away", Retried: 1}
-		rdb.HSet(t.Context(), k.task("t0"), "state", "retry", "msg", m.append(nil))
+		c, k := NewClient(rdb, nil), wire.KeysOf("m", tasks.Live)
+		receipts := enqueue(t, c, queuetest.Tasks(tasks.Live, 2*pollTasks+3)...)
+		m := wire.Message{Type: "embed:document", ID: "t0", ErrorMsg: "store is away", Retried: 1}
+		rdb.HSet(t.Context(), k.Task("t0"), "state", "retry", "msg", m.Append(nil))
 		receipts = append(receipts, Receipt{ID: "bad", State: Refused}, Receipt{ID: "old", State: Done})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second+pollEvery/2)
 		defer cancel()
@@ -134,9 +121,9 @@ func TestWait(t *testing.T) {
 			t.Errorf("%d looks, the last %+v, want 11, %+v", len(seen), seen[len(seen)-1], want)
 		}
 		for _, r := range receipts[1:] {
-			rdb.Del(t.Context(), k.task(r.ID))
+			rdb.Del(t.Context(), k.Task(r.ID))
 		}
-		rdb.HSet(t.Context(), k.task("t0"), "state", "archived")
+		rdb.HSet(t.Context(), k.Task("t0"), "state", "archived")
 		failures, err := c.Wait(t.Context(), receipts, nil)
 		if err != nil || len(failures) != 1 || failures[0].Cause != "store is away" || failures[0].Kind != tasks.EmbedDocument {
 			t.Errorf("failures %+v, %v", failures, err)
@@ -148,7 +135,7 @@ func TestWait(t *testing.T) {
 func TestEnqueueIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
-	c, list := NewClient(rdb, nil), manyTasks(tasks.Live, 200)
+	c, list := NewClient(rdb, nil), queuetest.Tasks(tasks.Live, 200)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -65,7 +66,7 @@ func (e *FullError) Code() string { return "lane_full" }
 // A gauge is what a client knows of the lanes it feeds, at most a second old.
 type gauge struct {
 	rdb    redis.UniversalClient
-	look   script
+	look   wire.Script
 	limits Limits
 
 	mu      sync.Mutex
@@ -78,11 +79,12 @@ type gauge struct {
 type laneGauge struct {
 	drained drainRate
 	pending int64
-	size    int64 // mean bytes of a waiting task; 0 while unknown
+	size    int64     // mean bytes of a waiting task; 0 while unknown
+	probed  time.Time // when the last refused task took a look of its own
 }
 
 func newGauge(rdb redis.UniversalClient, limits Limits) *gauge {
-	return &gauge{rdb: rdb, look: newScript(laneLua), limits: limits, lanes: map[string]*laneGauge{}}
+	return &gauge{rdb: rdb, look: wire.NewScript(laneLua), limits: limits, lanes: map[string]*laneGauge{}}
 }
 
 // room returns how many tasks may wait in the lane, 0 for any number, or an error if none may enter now. A
@@ -122,22 +124,24 @@ func (g *gauge) room(ctx context.Context, model string, lane tasks.Lane) (int64,
 	return max(0, limit), nil
 }
 
-// full returns the error of tasks that found no room among limit. A rate takes two looks; where there was one
-// only, as in a command that has just begun, the second is taken here.
-func (g *gauge) full(ctx context.Context, model string, lane tasks.Lane, limit, refused int64) *FullError {
+// full returns the error of tasks that found no room among limit; the lane must drain by excess before they do. A
+// rate takes two looks; where there was one only, as in a command that has just begun, or nothing moved then, the
+// second is taken here.
+func (g *gauge) full(ctx context.Context, model string, lane tasks.Lane, limit, excess int64) *FullError {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if l := g.lane(model, lane); l.drained.looks < 2 {
-		pause(ctx, secondLook)
+	l := g.lane(model, lane)
+	if l.drained.looks < 2 || l.drained.rate <= 0 && time.Since(l.probed) >= anyRetryAfter {
+		wire.Pause(ctx, secondLook)
 		l.refresh(ctx, g, model, lane)
+		l.probed = time.Now()
 	}
-	return &FullError{Model: model, Lane: lane, What: fmt.Sprintf("%d tasks may wait there", limit),
-		After: g.lane(model, lane).after(refused)}
+	return &FullError{Model: model, Lane: lane, What: fmt.Sprintf("%d tasks may wait there", limit), After: l.after(excess)}
 }
 
 // lane returns the lane's gauge. The caller holds the lock.
 func (g *gauge) lane(model string, lane tasks.Lane) *laneGauge {
-	name := queueName(model, lane)
+	name := wire.QueueName(model, lane)
 	l := g.lanes[name]
 	if l == nil {
 		l = &laneGauge{}
@@ -149,11 +153,11 @@ func (g *gauge) lane(model string, lane tasks.Lane) *laneGauge {
 // refresh reads how long the lane is, how large its tasks are, and how fast it is drained. A lane that can't
 // be read stays as it was.
 func (l *laneGauge) refresh(ctx context.Context, g *gauge, model string, lane tasks.Lane) {
-	status, look := LaneStatus{Model: model, Lane: lane}, lookAt(keysOf(model, lane))
-	if g.look.runAll(ctx, g.rdb, []*call{look}) != nil {
+	status, look := LaneStatus{Model: model, Lane: lane}, lookAt(wire.KeysOf(model, lane))
+	if g.look.RunAll(ctx, g.rdb, []*wire.Call{look}) != nil {
 		return
 	}
-	values, err := look.cmd.StringSlice()
+	values, err := look.Cmd.StringSlice()
 	if err != nil || status.read(values) != nil {
 		return
 	}
@@ -233,7 +237,7 @@ func (c *Client) EnqueueAll(ctx context.Context, list []tasks.Task, waiting func
 			waiting(len(left), why)
 		}
 		// Room comes bit by bit: whoever waits for all of it at once leaves the workers idle.
-		if pause(ctx, min(why.After, anyRetryAfter)); ctx.Err() != nil {
+		if wire.Pause(ctx, min(why.After, anyRetryAfter)); ctx.Err() != nil {
 			return receipts, fmt.Errorf("waiting for room for %d tasks: %w", len(left), ctx.Err())
 		}
 		err = c.again(ctx, list, receipts, left)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/queue/internal/queuetest"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -32,7 +34,7 @@ func TestLaneLimit(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.Redis(t)
 	c := NewClient(rdb, &ClientOptions{Limits: Limits{Tasks: 250, Queries: 2}})
-	receipts, err := c.Enqueue(t.Context(), manyTasks(tasks.Live, 400))
+	receipts, err := c.Enqueue(t.Context(), queuetest.Tasks(tasks.Live, 400))
 	in, full := count(receipts, Enqueued)
 	if err != nil || in != 250 || full == nil || full.RetryAfter() != anyRetryAfter || !strings.Contains(full.Error(), "250 tasks may wait") {
 		t.Errorf("%d are in, %v, %v", in, full, err)
@@ -41,17 +43,17 @@ func TestLaneLimit(t *testing.T) {
 		t.Errorf("%v is %s", full, tasks.Classify(full))
 	}
 	// What is there already, or died there, has its room.
-	if again, err := c.Enqueue(t.Context(), manyTasks(tasks.Live, 250)); err != nil || again[0].State != Attached || again[249].State != Attached {
+	if again, err := c.Enqueue(t.Context(), queuetest.Tasks(tasks.Live, 250)); err != nil || again[0].State != Attached || again[249].State != Attached {
 		t.Errorf("again: %+v, %v", again[0], err)
 	}
 	// Other lanes have theirs, the query lane its own.
-	other := append(manyTasks(tasks.Backfill, 100), manyTasks(tasks.Query, 3)...)
+	other := append(queuetest.Tasks(tasks.Backfill, 100), queuetest.Tasks(tasks.Query, 3)...)
 	receipts, err = c.Enqueue(t.Context(), other)
 	if in, full := count(receipts, Enqueued); err != nil || in != 102 || full == nil || full.Lane != tasks.Query {
 		t.Errorf("%d are in, %v, %v", in, full, err)
 	}
 	// Who is in the queue's care already meets no limit.
-	if r := enqueue(t, insider(rdb), task(tasks.Live, 999)); r[0].State != Enqueued {
+	if r := enqueue(t, NewInsider(rdb), queuetest.Task(tasks.Live, 999)); r[0].State != Enqueued {
 		t.Errorf("an insider: %+v", r)
 	}
 }
@@ -61,7 +63,7 @@ func TestByteLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, rdb := testkit.MiniRedis(t)
 		big := func(from, to int) []tasks.Task {
-			list := manyTasks(tasks.Live, to)[from:]
+			list := queuetest.Tasks(tasks.Live, to)[from:]
 			for i := range list {
 				list[i].Payload = fmt.Appendf(nil, `{"n":%q}`, strings.Repeat("x", 1000))
 			}
@@ -82,16 +84,15 @@ func TestByteLimit(t *testing.T) {
 func TestRetryAfterFollowsTheDrainRate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, rdb := testkit.MiniRedis(t)
-		h := newRecorder(nil)
+		_, rdb := testkit.MiniRedis(t)
 		var calls atomic.Int64
-		h.do = func(_ context.Context, _ tasks.Task) error { // a second on average, and not in step
+		h := queuetest.NewRecorder(func(context.Context, tasks.Task) error { // a second on average, and not in step
 			time.Sleep(time.Duration(700+calls.Add(1)*137%600) * time.Millisecond)
 			return nil
-		}
-		serve(t, miniConn(m), h, &ServerOptions{Concurrency: 10}, tasks.Live) // ten a second
+		})
+		queuetest.Serve(t, rdb, h, &consumer.Options{Concurrency: 10}, tasks.Live) // ten a second
 		c := NewClient(rdb, &ClientOptions{Limits: Limits{Tasks: 100}})
-		list := manyTasks(tasks.Live, 400)
+		list := queuetest.Tasks(tasks.Live, 400)
 		var waits []time.Duration
 		left := 400
 		receipts, err := c.EnqueueAll(t.Context(), list, func(n int, why *FullError) {
@@ -125,11 +126,7 @@ func TestFullRedisRefusesProducers(t *testing.T) {
 	if err := rdb.SetRange(ctx, "ballast", 40<<20, "x").Err(); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := Parse(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := enqueue(t, NewClient(rdb, nil), manyTasks(tasks.Live, 500)...)
+	before := enqueue(t, NewClient(rdb, nil), queuetest.Tasks(tasks.Live, 500)...)
 	set := func(part float64) {
 		t.Helper()
 		info, err := rdb.InfoMap(ctx, "memory").Result()
@@ -146,25 +143,25 @@ func TestFullRedisRefusesProducers(t *testing.T) {
 	}
 	set(0.90)
 	c := NewClient(rdb, nil)
-	receipts, err := c.Enqueue(ctx, []tasks.Task{task(tasks.Live, 1000), task(tasks.Query, 1001)})
+	receipts, err := c.Enqueue(ctx, []tasks.Task{queuetest.Task(tasks.Live, 1000), queuetest.Task(tasks.Query, 1001)})
 	var full *FullError
 	if err != nil || receipts[0].State != Full || !errors.As(receipts[0].Err, &full) || !strings.Contains(full.What, "maxmemory") || receipts[1].State != Enqueued {
 		t.Errorf("receipts %+v, %v", receipts, err)
 	}
-	h := newRecorder(nil)
-	serve(t, conn, h, nil, tasks.Live, tasks.Query)
+	h := queuetest.NewRecorder(nil)
+	queuetest.Serve(t, rdb, h, nil, tasks.Live, tasks.Query)
 	if failures, err := c.Wait(ctx, append(before, receipts[1]), nil); err != nil || len(failures) > 0 {
 		t.Errorf("workers: %v, %v", failures, err)
 	}
 	set(0.97)
-	receipts, err = NewClient(rdb, nil).Enqueue(ctx, []tasks.Task{task(tasks.Query, 1002)})
+	receipts, err = NewClient(rdb, nil).Enqueue(ctx, []tasks.Task{queuetest.Task(tasks.Query, 1002)})
 	if err != nil || receipts[0].State != Full {
 		t.Errorf("receipts %+v, %v", receipts, err)
 	}
 	if err := rdb.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	enqueue(t, NewClient(rdb, nil), task(tasks.Live, 1000))
+	enqueue(t, NewClient(rdb, nil), queuetest.Task(tasks.Live, 1000))
 }
 
 // T18: of a Redis that denies even the dequeue, bare asynq asks 20,000 times a second. Ours asks a few times, and
@@ -175,17 +172,13 @@ func TestFullRedisLetsWorkersRest(t *testing.T) {
 	rdb := s.Client()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	conn, err := Parse(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := NewClient(rdb, nil)
-	receipts := enqueue(t, c, manyTasks(tasks.Live, 200)...)
+	receipts := enqueue(t, c, queuetest.Tasks(tasks.Live, 20)...)
 	if err := rdb.ConfigSet(ctx, "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	h := newRecorder(nil)
-	serve(t, conn, h, &ServerOptions{Logger: slog.New(slog.DiscardHandler)}, tasks.Live, tasks.Backfill, tasks.Query)
+	h := queuetest.NewRecorder(nil)
+	queuetest.Serve(t, rdb, h, &consumer.Options{Logger: slog.New(slog.DiscardHandler)}, tasks.Live, tasks.Backfill, tasks.Query)
 	commands := func() (n float64) {
 		t.Helper()
 		info, err := rdb.InfoMap(ctx, "stats").Result()
@@ -201,8 +194,8 @@ func TestFullRedisLetsWorkersRest(t *testing.T) {
 	<-time.After(2 * time.Second) // a rate takes a while
 	rate := (commands() - before) / time.Since(began).Seconds()
 	t.Logf("a server of three lanes sends a full Redis %.0f commands a second", rate)
-	// The query lane is looked at every 10 ms, by a handful of commands; spinning is a hundred times that.
-	if all, _ := h.runs(""); rate > 1000 || all > 0 {
+	// Five looks a second and lane, by a command for each task; spinning is a hundred times that.
+	if all, _ := h.Runs(""); rate > 500 || all > 0 {
 		t.Errorf("%.0f commands a second, and %d tasks were handed out", rate, all)
 	}
 	if err := rdb.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {

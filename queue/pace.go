@@ -3,6 +3,8 @@ package queue
 import (
 	"sync"
 	"time"
+
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 )
 
 const (
@@ -119,7 +121,7 @@ func (p *paces) see(now time.Time, list []LaneStatus) {
 }
 
 func (p *paces) lane(s *LaneStatus) *lanePace {
-	name := queueName(s.Model, s.Lane)
+	name := wire.QueueName(s.Model, s.Lane)
 	l := p.lanes[name]
 	if l == nil {
 		l = &lanePace{}

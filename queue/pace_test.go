@@ -13,6 +13,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/queue/internal/queuetest"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -21,15 +23,15 @@ import (
 func TestPace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, rdb := testkit.MiniRedis(t)
+		_, rdb := testkit.MiniRedis(t)
 		// One second on average, and not in step with the looks.
 		var begun atomic.Int64
-		h := newRecorder(func(context.Context, tasks.Task) error {
+		h := queuetest.NewRecorder(func(context.Context, tasks.Task) error {
 			time.Sleep(time.Duration(510+97*(begun.Add(1)%11)) * time.Millisecond)
 			return nil
 		})
 		c, lanes := NewClient(rdb, nil), NewLanes(rdb)
-		enqueue(t, c, append(manyTasks(tasks.Live, 1300), manyTasks(tasks.Backfill, 100)...)...)
+		enqueue(t, c, append(queuetest.Tasks(tasks.Live, 1300), queuetest.Tasks(tasks.Backfill, 100)...)...)
 		look := func() map[tasks.Lane]LaneStatus {
 			t.Helper()
 			list, err := lanes.Status(t.Context(), "m")
@@ -45,7 +47,7 @@ func TestPace(t *testing.T) {
 		if s := look()[tasks.Live]; s.Pace != (Pace{}) {
 			t.Errorf("after one look: %+v", s.Pace)
 		}
-		serve(t, miniConn(m), h, &ServerOptions{Concurrency: 10}, tasks.Live)
+		queuetest.Serve(t, rdb, h, &consumer.Options{Concurrency: 10}, tasks.Live)
 		for range 30 {
 			time.Sleep(time.Second)
 			look()
@@ -111,7 +113,7 @@ func TestStatusCost(t *testing.T) {
 	for i := range models {
 		var list []tasks.Task
 		for _, lane := range tasks.Lanes {
-			list = append(list, manyTasks(lane, 200)...)
+			list = append(list, queuetest.Tasks(lane, 200)...)
 		}
 		for n := range list {
 			list[n].Model = fmt.Sprintf("m%d", i)

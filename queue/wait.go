@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/embedfleet/embedfleet/queue/internal/wire"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -43,14 +44,88 @@ type Failure struct {
 	FailedAt time.Time
 }
 
-// Wait returns when every accepted task of receipts is done or dead, with the dead ones, or when ctx ends.
-// It calls progress, which may be nil, after every look at the queue, from the caller's goroutine.
+// An OpenError says that waiting ended before every task was done or dead: Redis could not be asked, or ctx ended.
+type OpenError struct {
+	Open  []Receipt // whose end was not seen; a [Client.Wait] for these goes on where this one ended
+	Total int
+	Err   error
+}
+
+func (e *OpenError) Error() string {
+	return fmt.Sprintf("waiting for tasks: %d of %d still open: %v", len(e.Open), e.Total, e.Err)
+}
+
+func (e *OpenError) Unwrap() error { return e.Err }
+
+// Away reports whether err says that Redis could not be reached or was not ready, which passes, and not that it
+// refused what it was asked.
+func Away(err error) bool {
+	if _, answered := errors.AsType[redis.Error](err); !answered {
+		return err != nil
+	}
+	for _, prefix := range []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY"} {
+		if redis.HasErrorPrefix(err, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Wait returns when every accepted task of receipts is done or dead, with the dead ones; or else with an
+// [*OpenError], when Redis could not be asked or ctx ended. It calls progress, which may be nil, after every look at
+// the queue, from the caller's goroutine.
 //
 // A task that is no longer known, has no dead letter and was not cancelled counts as done: that is how asynq
-// remembers success. So does one that expired. Whoever must be
-// sure asks the store.
+// remembers success. So does one that expired, or that Redis lost. Whoever must be sure asks the store.
 func (c *Client) Wait(ctx context.Context, receipts []Receipt, progress func(Progress)) ([]Failure, error) {
-	w := &waiter{rdb: c.rdb, letters: NewDead(c.rdb), progress: Progress{Total: len(receipts)}, retrying: map[string]bool{}}
+	w := c.waiter(receipts)
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	for {
+		err := w.poll(ctx)
+		if err == nil && progress != nil {
+			progress(w.count())
+		}
+		if err == nil && w.count().Finished() {
+			return w.failures, nil
+		}
+		if err == nil {
+			select {
+			case <-ctx.Done():
+				err = ctx.Err()
+			case <-ticker.C:
+				continue
+			}
+		}
+		return w.failures, &OpenError{Open: slices.Clone(w.open), Total: w.progress.Total, Err: err}
+	}
+}
+
+// Look is Wait that does not wait: it looks at each task once, and returns the dead ones and those that are open.
+func (c *Client) Look(ctx context.Context, receipts []Receipt) (failures []Failure, open []Receipt, err error) {
+	w := c.waiter(receipts)
+	for left := len(w.open); left > 0; {
+		looked := min(left, pollTasks)
+		if err := w.poll(ctx); err != nil {
+			return w.failures, w.open, fmt.Errorf("looking at %d tasks: %w", len(receipts), err)
+		}
+		left -= looked
+	}
+	return w.failures, w.open, nil
+}
+
+// A waiter is one call of Wait under way.
+type waiter struct {
+	rdb      redis.UniversalClient
+	letters  wire.Letters
+	open     []Receipt       // the next to look at comes first
+	retrying map[string]bool // ids of open
+	failures []Failure
+	progress Progress
+}
+
+func (c *Client) waiter(receipts []Receipt) *waiter {
+	w := &waiter{rdb: c.rdb, letters: wire.NewLetters(c.rdb), progress: Progress{Total: len(receipts)}, retrying: map[string]bool{}}
 	for _, r := range receipts {
 		switch {
 		case !r.State.Accepted():
@@ -61,37 +136,14 @@ func (c *Client) Wait(ctx context.Context, receipts []Receipt, progress func(Pro
 			w.open = append(w.open, r)
 		}
 	}
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		if err := w.poll(ctx); err != nil {
-			return w.failures, fmt.Errorf("waiting for tasks: %w", err)
-		}
-		w.progress.Retrying = len(w.retrying)
-		w.progress.Open = len(w.open) - len(w.retrying)
-		if progress != nil {
-			progress(w.progress)
-		}
-		if w.progress.Finished() {
-			return w.failures, nil
-		}
-		select {
-		case <-ctx.Done():
-			return w.failures, fmt.Errorf("waiting for tasks: %d of %d still open: %w",
-				len(w.open), w.progress.Total, ctx.Err())
-		case <-ticker.C:
-		}
-	}
+	return w
 }
 
-// A waiter is one call of Wait under way.
-type waiter struct {
-	rdb      redis.UniversalClient
-	letters  *Dead
-	open     []Receipt       // the next to look at comes first
-	retrying map[string]bool // ids of open
-	failures []Failure
-	progress Progress
+// count returns the progress.
+func (w *waiter) count() Progress {
+	w.progress.Retrying = len(w.retrying)
+	w.progress.Open = len(w.open) - len(w.retrying)
+	return w.progress
 }
 
 // poll looks at the next few open tasks and puts those that stay open to the end of the row. Nothing
@@ -128,7 +180,7 @@ func (w *waiter) poll(ctx context.Context) error {
 		switch states[i] {
 		case "", "completed":
 			if letter, ok := dead[r.ID]; ok && states[i] == "" {
-				w.bury(letter.failure())
+				w.bury(letterFailure(letter))
 				continue
 			}
 			w.progress.Done++
@@ -156,38 +208,41 @@ func (w *waiter) bury(f Failure) {
 	w.progress.Failed++
 }
 
-// dead returns the dead letters of tasks that left their lane, by id: from the lane, or from quarantine. A
-// letter is there before its task is gone.
-func (w *waiter) dead(ctx context.Context, gone []Receipt) (map[string]Letter, error) {
-	lanes := map[[2]string][]string{} // model and lane -> ids
+// dead returns the dead letters of tasks that left their lane, by id, in whichever lane they died, and of those that
+// were cancelled what looks like one. A letter is there before its task is gone.
+func (w *waiter) dead(ctx context.Context, gone []Receipt) (map[string]wire.Letter, error) {
+	models := map[string][]string{} // ids
 	for _, r := range gone {
-		for _, lane := range slices.Compact([]tasks.Lane{r.Lane, tasks.Quarantine}) {
-			key := [2]string{r.Model, string(lane)}
-			lanes[key] = append(lanes[key], r.ID)
-		}
+		models[r.Model] = append(models[r.Model], r.ID)
 	}
-	found := map[string]Letter{}
-	for key, ids := range lanes {
-		letters, err := w.letters.read(ctx, key[0], tasks.Lane(key[1]), ids)
+	found := map[string]wire.Letter{}
+	for model, ids := range models {
+		lanes, err := w.letters.Lanes(ctx, model)
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range letters {
-			found[l.ID] = l
+		for _, lane := range lanes {
+			letters, err := w.letters.Read(ctx, model, lane, ids)
+			if err != nil {
+				return nil, err
+			}
+			for _, l := range letters {
+				found[l.ID] = l
+			}
 		}
 	}
 	return found, w.cancelled(ctx, gone, found)
 }
 
 // cancelled adds those that left because they were cancelled.
-func (w *waiter) cancelled(ctx context.Context, gone []Receipt, found map[string]Letter) error {
+func (w *waiter) cancelled(ctx context.Context, gone []Receipt, found map[string]wire.Letter) error {
 	if len(gone) == 0 {
 		return nil
 	}
 	cmds := make([]*redis.FloatCmd, len(gone))
 	_, err := w.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, r := range gone {
-			cmds[i] = pipe.ZScore(ctx, keysOf(r.Model, r.Lane).cancelled(), r.ID)
+			cmds[i] = pipe.ZScore(ctx, wire.KeysOf(r.Model, r.Lane).Cancelled(), r.ID)
 		}
 		return nil
 	})
@@ -196,31 +251,36 @@ func (w *waiter) cancelled(ctx context.Context, gone []Receipt, found map[string
 	}
 	for i, r := range gone {
 		if at, err := cmds[i].Result(); err == nil {
-			found[r.ID] = Letter{ID: r.ID, Model: r.Model, Lane: r.Lane, Code: string(tasks.Revoked),
-				Message: revokedError{}.Error(), Last: time.Unix(int64(at), 0)}
+			found[r.ID] = wire.Letter{ID: r.ID, Model: r.Model, Lane: r.Lane, Code: string(tasks.Revoked),
+				Message: cancelledText, Last: time.Unix(int64(at), 0)}
 		}
 	}
 	return nil
 }
 
-// follow looks for tasks that left their lane in the quarantine lane, and corrects receipts and states. A
-// task is there before it leaves, so that none is missed in between.
+// follow looks in the other lanes for tasks that left theirs, to quarantine or because somebody moved them, and
+// corrects receipts and states. A task is there before it leaves, so that none is missed in between.
 func (w *waiter) follow(ctx context.Context, list []Receipt, states []string) error {
-	var left []Receipt
-	var indexes []int
-	for i, r := range list {
-		if states[i] == "" && r.Lane != tasks.Quarantine {
-			r.Lane = tasks.Quarantine
-			left, indexes = append(left, r), append(indexes, i)
+	for _, lane := range tasks.Lanes {
+		var left []Receipt
+		var indexes []int
+		for i, r := range list {
+			if states[i] == "" && r.Lane != lane {
+				r.Lane = lane
+				left, indexes = append(left, r), append(indexes, i)
+			}
+		}
+		found, err := w.fields(ctx, left, "state")
+		if err != nil {
+			return err
+		}
+		for n, state := range found {
+			if state != "" {
+				list[indexes[n]], states[indexes[n]] = left[n], state
+			}
 		}
 	}
-	found, err := w.fields(ctx, left, "state")
-	for n, state := range found {
-		if state != "" {
-			list[indexes[n]], states[indexes[n]] = left[n], state
-		}
-	}
-	return err
+	return nil
 }
 
 // fields reads one field of each task's hash, "" where there is none.
@@ -231,7 +291,7 @@ func (w *waiter) fields(ctx context.Context, list []Receipt, field string) ([]st
 	cmds := make([]*redis.StringCmd, len(list))
 	_, err := w.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, r := range list {
-			cmds[i] = pipe.HGet(ctx, keysOf(r.Model, r.Lane).task(r.ID), field)
+			cmds[i] = pipe.HGet(ctx, wire.KeysOf(r.Model, r.Lane).Task(r.ID), field)
 		}
 		return nil
 	})
@@ -259,9 +319,17 @@ func (w *waiter) failure(r Receipt, msg string) Failure {
 
 // failureOf reads a failure out of a task's message. A message that can't be read is itself a cause.
 func failureOf(id string, msg []byte) Failure {
-	m, err := parseMessage(msg)
+	m, err := wire.ParseMessage(msg)
 	if err != nil {
 		return Failure{ID: id, Cause: err.Error()}
 	}
 	return Failure{ID: id, Kind: tasks.Kind(m.Type), Cause: m.ErrorMsg, Retried: m.Retried, FailedAt: m.LastFailedAt}
+}
+
+// letterFailure is a dead letter in the form in which [Client.Wait] reports it.
+func letterFailure(l wire.Letter) Failure {
+	return Failure{
+		ID: l.ID, Model: l.Model, Lane: l.Lane, Kind: l.Kind, Cause: l.Message,
+		Retried: max(0, l.Attempts-1), FailedAt: l.Last,
+	}
 }

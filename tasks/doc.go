@@ -1,6 +1,6 @@
 // Package tasks is the contract between a producer and a worker: what a task says, how it is named, when
 // it is refused, and what handling it means. It knows no queue, no model and no store; the seams it
-// needs ([Embedder], [Store], [Answers], [Bulk]) are declared here and implemented elsewhere.
+// needs ([Embedder], [Store], [Answers]) are declared here and implemented elsewhere.
 //
 // # The wire contract, version 1
 //
@@ -39,7 +39,7 @@
 //
 // An unknown field is a permanent error, since a worker that ignores what it does not understand loses it
 // silently. A version v the worker does not know is not: during a roll-out old workers meet new payloads,
-// so [VersionError] asks for a delayed retry. Any new field therefore needs a new v.
+// so a task with a [VersionError] is set aside for a newer worker and holds nobody back. Any new field therefore needs a new v.
 //
 // A worker checks a payload by the same rules as [New] does, for a producer need not have used this
 // package.

@@ -53,8 +53,8 @@ func (e *PayloadError) Permanent() bool { return true }
 // Code is the label for [Code].
 func (e *PayloadError) Code() string { return "bad_payload" }
 
-// A VersionError says that a payload is of a version this worker does not know. It is worth a retry: a
-// newer worker may take the task.
+// A VersionError says that a payload is of a version this worker does not know. The task is set aside for
+// a newer worker.
 type VersionError struct{ Version int }
 
 func (e *VersionError) Error() string {
@@ -79,7 +79,7 @@ func (e *ModelError) Permanent() bool { return true }
 // Code is the label for [Code].
 func (e *ModelError) Code() string { return "wrong_model" }
 
-// A PanicError is a panic that [Handler.Handle] caught. It is permanent: the same text would most likely
+// A PanicError is a panic that [Handler.HandleBatch] caught. It is permanent: the same text would most likely
 // meet the same bug again, and as a dead letter it can be replayed once the bug is mended.
 type PanicError struct {
 	Value any

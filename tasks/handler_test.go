@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/store/redis"
@@ -22,45 +24,73 @@ import (
 
 // What the worker wires together must fit.
 var (
-	_ tasks.Store   = (*redis.Store)(nil)
-	_ tasks.Answers = (*redis.Store)(nil)
+	_ tasks.Store    = (*redis.Store)(nil)
+	_ tasks.Answers  = (*redis.Store)(nil)
+	_ tasks.Embedder = (*embedder.Engine)(nil)
+	_ tasks.Embedder = (*embedder.Manager)(nil)
 )
 
 func TestMain(m *testing.M) { testkit.VerifyMain(m) }
 
-// A fakeEmbedder answers with what its functions say, by default with a vector of the text.
+// A fakeEmbedder answers with what its functions say, by default with a vector of the text. Of many texts it embeds the
+// last first, two at a time.
 type fakeEmbedder struct {
 	document func(ctx context.Context, text string) ([]vector.Chunk, error)
-	query    func(ctx context.Context, text string) (vector.Embedding, error)
+	query    func(ctx context.Context, text string) ([]vector.Chunk, error)
 
 	mu    sync.Mutex
 	texts []string // all that were embedded
 }
 
-func (f *fakeEmbedder) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
-	f.seen(text)
-	if f.document != nil {
-		return f.document(ctx, text)
+func (f *fakeEmbedder) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return f.embed(ctxs, texts, f.document)
+}
+
+func (f *fakeEmbedder) EmbedQueries(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return f.embed(ctxs, texts, f.query)
+}
+
+func (f *fakeEmbedder) EmbedAs(_ string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return f.embed(ctxs, texts, f.query)
+}
+
+type embedFunc = func(ctx context.Context, text string) ([]vector.Chunk, error)
+
+func (f *fakeEmbedder) embed(ctxs []context.Context, texts []string, one embedFunc) iter.Seq[[]vector.Embedded] {
+	return func(yield func([]vector.Embedded) bool) {
+		var list []vector.Embedded
+		for i, text := range slices.Backward(texts) {
+			f.mu.Lock()
+			f.texts = append(f.texts, text)
+			f.mu.Unlock()
+			em := vector.Embedded{Index: i}
+			if one == nil {
+				em.Chunks = whole(text)
+			} else {
+				em.Chunks, em.Err = one(ctxs[i], text)
+			}
+			if list = append(list, em); len(list) < 2 && i > 0 {
+				continue
+			}
+			if !yield(list) {
+				return
+			}
+			list = nil
+		}
 	}
-	return []vector.Chunk{storetest.Chunk(text, 0, len(text))}, nil
 }
 
-func (f *fakeEmbedder) EmbedQuery(ctx context.Context, text string) (vector.Embedding, error) {
-	f.seen(text)
-	if f.query != nil {
-		return f.query(ctx, text)
+// whole returns the one chunk of a text.
+func whole(text string) []vector.Chunk { return []vector.Chunk{storetest.Chunk(text, 0, len(text))} }
+
+// only returns a function that does f for one text, and embeds all others.
+func only(text string, f embedFunc) embedFunc {
+	return func(ctx context.Context, t string) ([]vector.Chunk, error) {
+		if t == text {
+			return f(ctx, t)
+		}
+		return whole(t), nil
 	}
-	return storetest.Chunk(text, 0, len(text)).Embedding, nil
-}
-
-func (f *fakeEmbedder) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
-	return f.EmbedQuery(ctx, prompt+": "+text)
-}
-
-func (f *fakeEmbedder) seen(text string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.texts = append(f.texts, text)
 }
 
 // A record of what an observer was told.
@@ -70,11 +100,17 @@ type observed struct {
 	outcomes []string
 }
 
-func (o *observed) Stage(s tasks.Stage, _ time.Duration) {
+func (o *observed) Stage(ctx context.Context, s tasks.Stage, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if ctx.Value(itemKey{}) == nil {
+		s += " of nobody"
+	}
 	o.stages = append(o.stages, s)
 }
+
+// itemKey marks the context of an item.
+type itemKey struct{}
 
 func (o *observed) Outcome(k tasks.Kind, out tasks.Outcome, code string) {
 	o.mu.Lock()
@@ -90,13 +126,62 @@ type fleet struct {
 	observed *observed
 }
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T) *fleet { return newFleetWith(t, nil) }
+
+// newFleetWith lets change change what the handler works with.
+func newFleetWith(t *testing.T, change func(*tasks.Parts)) *fleet {
 	f := &fleet{store: storetest.NewMemory(), embedder: &fakeEmbedder{}, observed: &observed{}}
-	f.Handler = tasks.NewHandler(testkit.Logger(t), tasks.Parts{
-		Model: "minilm", Space: storetest.SpaceA, Embedder: f.embedder, Store: f.store, Answers: f.store,
-	}, &tasks.HandlerOptions{Observer: f.observed})
+	parts := tasks.Parts{Model: "minilm", Space: storetest.SpaceA, Embedder: f.embedder, Store: f.store, Answers: f.store}
+	if change != nil {
+		change(&parts)
+	}
+	f.Handler = tasks.NewHandler(testkit.Logger(t), parts, &tasks.HandlerOptions{Observer: f.observed})
 	return f
 }
+
+// handle handles tasks together, and returns what was reported of each. It checks that each is reported once, and that a
+// document that is said to be done can be read in that moment.
+func (f *fleet) handle(t *testing.T, list ...tasks.Task) []error {
+	t.Helper()
+	errs, reported := make([]error, len(list)), make([]int, len(list))
+	items := make([]tasks.Item, len(list))
+	for i, task := range list {
+		items[i] = tasks.Item{Ctx: context.WithValue(t.Context(), itemKey{}, i), Task: task}
+	}
+	f.HandleBatch(t.Context(), items, func(results []tasks.Result) {
+		if len(results) == 0 {
+			t.Error("a report of nothing")
+		}
+		for _, r := range results {
+			reported[r.Index]++
+			errs[r.Index] = r.Err
+			if p, err := tasks.DecodeDocument(list[r.Index].Payload); r.Err == nil && err == nil {
+				if _, err := f.store.Get(t.Context(), "minilm", p.Document.ID); err != nil {
+					t.Errorf("task %d is said to be done: %v", r.Index, err)
+				}
+			}
+		}
+	})
+	for i, n := range reported {
+		if n != 1 {
+			t.Errorf("task %d of %d was reported %d times", i, len(list), n)
+		}
+	}
+	return errs
+}
+
+// must is handle for tasks that must all be done.
+func (f *fleet) must(t *testing.T, list ...tasks.Task) {
+	t.Helper()
+	for i, err := range f.handle(t, list...) {
+		if err != nil {
+			t.Fatalf("task %d: %v", i, err)
+		}
+	}
+}
+
+// outcomes returns all that were observed, sorted.
+func (f *fleet) outcomes() []string { return slices.Sorted(slices.Values(f.observed.outcomes)) }
 
 // outcome hands over the last outcome that was observed.
 func (f *fleet) outcome(t *testing.T) string {
@@ -110,7 +195,13 @@ func (f *fleet) outcome(t *testing.T) string {
 // document returns a task for the document "d".
 func document(t *testing.T, text string, version int64) tasks.Task {
 	t.Helper()
-	task, err := tasks.New("minilm", tasks.Live, vector.Document{ID: "d", Text: text}, &tasks.Options{Version: version})
+	return named(t, "d", text, version)
+}
+
+// named is document with an id.
+func named(t *testing.T, id, text string, version int64) tasks.Task {
+	t.Helper()
+	task, err := tasks.New("minilm", tasks.Live, vector.Document{ID: id, Text: text}, &tasks.Options{Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,9 +235,7 @@ func TestHandleDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Handle(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
+	f.must(t, task)
 	full.Chunks = []vector.Chunk{storetest.Chunk("a text", 0, 6)}
 	if got, err := f.store.Get(t.Context(), "minilm", "d"); err != nil || !reflect.DeepEqual(got, full) {
 		t.Errorf("stored is\n     %+v, %v\nwant %+v", got, err, full)
@@ -165,9 +254,7 @@ func TestHandleTwice(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	for range 2 {
-		if err := f.Handle(t.Context(), document(t, "a text", 1)); err != nil {
-			t.Fatal(err)
-		}
+		f.must(t, document(t, "a text", 1))
 	}
 	if n := len(f.embedder.texts); n != 1 {
 		t.Errorf("embedded %d times, want once", n)
@@ -177,19 +264,23 @@ func TestHandleTwice(t *testing.T) {
 	}
 }
 
-// TestNewestTextWins runs the tasks of one document in every order.
+// TestNewestTextWins runs the tasks of one document in every order, one by one and together.
 func TestNewestTextWins(t *testing.T) {
 	t.Parallel()
 	made := []tasks.Task{document(t, "A", 1), document(t, "B", 2), document(t, "A", 3)}
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
-		f := newFleet(t)
-		for _, i := range order {
-			if err := f.Handle(t.Context(), made[i]); err != nil {
-				t.Fatal(err)
+		for size := 1; size <= 3; size++ {
+			f := newFleet(t)
+			var list []tasks.Task
+			for _, i := range order {
+				list = append(list, made[i])
 			}
-		}
-		if got := f.stored(t); got != "A" {
-			t.Errorf("order %v: stored is %q, want the newest, A", order, got)
+			for some := range slices.Chunk(list, size) {
+				f.must(t, some...)
+			}
+			if got := f.stored(t); got != "A" {
+				t.Errorf("order %v, %d at a time: stored is %q, want the newest, A", order, size, got)
+			}
 		}
 	}
 }
@@ -199,17 +290,11 @@ func TestSuperseded(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	newer := document(t, "newer", 2)
-	f.embedder.document = func(ctx context.Context, text string) ([]vector.Chunk, error) {
-		if text == "older" {
-			if err := f.Handle(ctx, newer); err != nil {
-				t.Error(err)
-			}
-		}
-		return []vector.Chunk{storetest.Chunk(text, 0, len(text))}, nil
-	}
-	if err := f.Handle(t.Context(), document(t, "older", 1)); err != nil {
-		t.Fatal(err)
-	}
+	f.embedder.document = only("older", func(_ context.Context, text string) ([]vector.Chunk, error) {
+		f.must(t, newer)
+		return whole(text), nil
+	})
+	f.must(t, document(t, "older", 1))
 	if got := f.stored(t); got != "newer" {
 		t.Errorf("stored is %q, want newer", got)
 	}
@@ -218,134 +303,48 @@ func TestSuperseded(t *testing.T) {
 	}
 }
 
-// TestHandleBreaksEveryWrite breaks each write of the path in both ways; the task is delivered again, and
-// must end as if nothing had happened.
+// TestHandleBreaksEveryWrite breaks each write of the path in both ways, of one task and of many; they are delivered
+// again, and must end as if nothing had happened.
 func TestHandleBreaksEveryWrite(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []storetest.Fault{storetest.NotPersisted, storetest.Persisted} {
 		for _, at := range []string{"lookup", "store"} {
-			t.Run(at+" "+string(fault), func(t *testing.T) {
-				t.Parallel()
-				testBrokenWrite(t, at, fault)
-			})
+			for _, n := range []int{1, 3} {
+				t.Run(fmt.Sprintf("%s %s %d", at, fault, n), func(t *testing.T) {
+					t.Parallel()
+					testBrokenWrite(t, at, fault, n)
+				})
+			}
 		}
 	}
 }
 
-func testBrokenWrite(t *testing.T, at string, fault storetest.Fault) {
-	f, task := newFleet(t), document(t, "a text", 1)
+func testBrokenWrite(t *testing.T, at string, fault storetest.Fault, n int) {
+	f, list := newFleet(t), []tasks.Task{document(t, "a text", 1), named(t, "e", "b text", 1), named(t, "f", "c text", 1)}[:n]
 	if at == "lookup" {
 		f.store.FailNext(fault)
 	} else {
+		fail := sync.OnceFunc(func() { f.store.FailNext(fault) }) // the next write is PutMany, of the first two texts
 		f.embedder.document = func(_ context.Context, text string) ([]vector.Chunk, error) {
-			f.embedder.document = nil
-			f.store.FailNext(fault) // the next write is Put
-			return []vector.Chunk{storetest.Chunk(text, 0, len(text))}, nil
+			fail()
+			return whole(text), nil
 		}
 	}
-	err := f.Handle(t.Context(), task)
-	if !errors.Is(err, storetest.ErrInjected) || tasks.Classify(err) != tasks.Retry {
-		t.Fatalf("Handle: %v (%s), want the injected fault and a retry", err, tasks.Classify(err))
+	for i, err := range f.handle(t, list...) {
+		if at == "store" && n == 3 && i == 0 { // embedded after the fault
+			if err != nil {
+				t.Errorf("task %d: %v", i, err)
+			}
+		} else if !errors.Is(err, storetest.ErrInjected) || tasks.Classify(err) != tasks.Retry {
+			t.Errorf("task %d: %v (%s), want the injected fault and a retry", i, err, tasks.Classify(err))
+		}
 	}
-	if err := f.Handle(t.Context(), task); err != nil {
-		t.Fatalf("the second time: %v", err)
-	}
+	f.must(t, list...) // the second time
 	stats, err := f.store.Stats(t.Context(), "minilm")
-	want := store.Stats{Documents: 1, Chunks: 1, Tokens: 6, TextsTotal: 1, TokensTotal: 6}
+	many := int64(n)
+	want := store.Stats{Documents: many, Chunks: many, Tokens: 6 * many, TextsTotal: many, TokensTotal: 6 * many}
 	if err != nil || stats[storetest.SpaceA] != want || f.stored(t) != "a text" {
-		t.Errorf("stored is %q, stats %+v, %v, want the text once: %+v", f.stored(t), stats, err, want)
-	}
-}
-
-// engineError is an error of an embedder that takes part in Classify.
-type engineError struct{ permanent, overloaded bool }
-
-func (engineError) Error() string      { return "engine says no" }
-func (e engineError) Permanent() bool  { return e.permanent }
-func (e engineError) Overloaded() bool { return e.overloaded }
-
-// TestHandleOutcomes is the table of everything that can go wrong around the model.
-func TestHandleOutcomes(t *testing.T) {
-	t.Parallel()
-	fails := func(err error) func(context.Context, string) ([]vector.Chunk, error) {
-		return func(context.Context, string) ([]vector.Chunk, error) { return nil, err }
-	}
-	returns := func(chunks ...vector.Chunk) func(context.Context, string) ([]vector.Chunk, error) {
-		return func(context.Context, string) ([]vector.Chunk, error) { return chunks, nil }
-	}
-	panics := func(v any) func(context.Context, string) ([]vector.Chunk, error) {
-		return func(context.Context, string) ([]vector.Chunk, error) { panic(v) }
-	}
-	chunk := func(start, end, dim int) vector.Chunk {
-		return vector.Chunk{Start: start, End: end, Embedding: vector.Embedding{Vector: make(vector.Vector, dim)}}
-	}
-	for name, tt := range map[string]struct {
-		embed func(context.Context, string) ([]vector.Chunk, error)
-		want  string // outcome and code
-		err   string
-	}{
-		"permanent":       {fails(engineError{permanent: true}), "permanent permanent", "embedding the document: engine says no"},
-		"overloaded":      {fails(engineError{overloaded: true}), "overloaded overloaded", "engine says no"},
-		"neither":         {fails(engineError{}), "retry retry", "engine says no"},
-		"deadline":        {fails(context.DeadlineExceeded), "retry retry", "deadline"},
-		"cancelled":       {fails(context.Canceled), "cancelled cancelled", "canceled"},
-		"panic":           {panics("oh"), "permanent panic", "handler panicked: oh"},
-		"nil panic":       {panics(nil), "permanent panic", "handler panicked"},
-		"no chunk":        {returns(), "permanent bad_vectors", "returned no chunk"},
-		"no dimension":    {returns(chunk(0, 1, 0)), "permanent bad_vectors", "chunk 0 has 0 dimensions"},
-		"two dimensions":  {returns(chunk(0, 1, 8), chunk(0, 1, 7)), "permanent bad_vectors", "chunk 1 has 7 dimensions, chunk 0 has 8"},
-		"beyond the text": {returns(chunk(0, 7, 8)), "permanent bad_vectors", "spans bytes 0 to 7 of a text of 6"},
-		"backwards":       {returns(chunk(3, 3, 8)), "permanent bad_vectors", "spans bytes 3 to 3"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			f.embedder.document = tt.embed
-			err := f.Handle(t.Context(), document(t, "a text", 1))
-			if err == nil || !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("Handle: %v, want %q", err, tt.err)
-			}
-			if got, want := f.outcome(t), "embed:document "+tt.want; got != want {
-				t.Errorf("outcome %q, want %q", got, want)
-			}
-			if got := f.stored(t); got != "" {
-				t.Errorf("stored %q", got)
-			}
-		})
-	}
-}
-
-// TestHandleStrangers hands over tasks that are not for this worker, or for none.
-func TestHandleStrangers(t *testing.T) {
-	t.Parallel()
-	other, err := tasks.New("bge-m3", tasks.Live, doc("x"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, tt := range map[string]struct {
-		task tasks.Task
-		want string
-		err  string
-	}{
-		"another model":   {other, "embed:document permanent wrong_model", `task is for model "bge-m3", this worker serves "minilm"`},
-		"newer payload":   {tasks.Task{Kind: tasks.EmbedDocument, Payload: []byte(`{"v":9}`)}, "embed:document retry unknown_version", "version 9"},
-		"junk":            {tasks.Task{Kind: tasks.EmbedDocument, Payload: []byte("junk")}, "embed:document permanent bad_payload", "not JSON"},
-		"unknown kind":    {tasks.Task{Kind: "embed:image"}, "unknown permanent permanent", `kind "embed:image", want "embed:document" or "embed:query"`},
-		"query's payload": {tasks.Task{Kind: tasks.EmbedDocument, Payload: query(t, "x").Payload}, "embed:document permanent bad_payload", "unknown field"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			if err := f.Handle(t.Context(), tt.task); err == nil || !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("Handle: %v, want %q", err, tt.err)
-			}
-			if got := f.outcome(t); got != tt.want {
-				t.Errorf("outcome %q, want %q", got, tt.want)
-			}
-			if len(f.embedder.texts) != 0 {
-				t.Error("something was embedded")
-			}
-		})
+		t.Errorf("stored is %q, stats %+v, %v, want each text once: %+v", f.stored(t), stats, err, want)
 	}
 }
 
@@ -356,7 +355,7 @@ func TestHandleAnotherSpace(t *testing.T) {
 	if err := f.store.ClaimSpace(t.Context(), "minilm", storetest.SpaceB, store.Keep); err != nil {
 		t.Fatal(err)
 	}
-	err := f.Handle(t.Context(), document(t, "x", 1))
+	err := f.handle(t, document(t, "x", 1))[0]
 	if got, want := f.outcome(t), "embed:document retry wrong_space"; got != want || err == nil {
 		t.Errorf("outcome %q, %v, want %q: another worker can do it", got, err, want)
 	}
@@ -368,23 +367,20 @@ func TestLogHasNoText(t *testing.T) {
 	var b strings.Builder
 	log := slog.New(slog.NewJSONHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f := newFleet(t)
-	h := tasks.NewHandler(log, tasks.Parts{
+	f.Handler = tasks.NewHandler(log, tasks.Parts{
 		Model: "minilm", Space: storetest.SpaceA, Embedder: f.embedder, Store: f.store, Answers: f.store,
 	}, nil)
-	bad := document(t, "x", 1)
-	for _, payload := range []string{
-		`{"v":1,"model":"minilm","version":1,"document":{"id":"d","text":"secret\u0000"}}`,
-		`{"v":1,"model":"minilm","version":1,"document":{"id":"d","text":"secret" secret}}`,
-	} {
-		bad.Payload = []byte(payload)
-		if err := h.Handle(t.Context(), bad); err == nil {
-			t.Error("a bad payload was handled")
-		}
+	bad := func(payload string) tasks.Task {
+		task := document(t, "x", 1)
+		task.Payload = []byte(payload)
+		return task
 	}
-	for _, task := range []tasks.Task{document(t, "a secret", 1), query(t, "a secret")} {
-		if err := h.Handle(t.Context(), task); err != nil {
-			t.Error(err)
-		}
+	errs := f.handle(t,
+		bad(`{"v":1,"model":"minilm","version":1,"document":{"id":"d","text":"secret\u0000"}}`),
+		bad(`{"v":1,"model":"minilm","version":1,"document":{"id":"d","text":"secret" secret}}`),
+		document(t, "a secret", 1), query(t, "a secret"))
+	if errs[0] == nil || errs[1] == nil || errs[2] != nil || errs[3] != nil {
+		t.Errorf("reported: %v", errs)
 	}
 	if got := b.String(); strings.Contains(got, "secret") || strings.Count(got, "task failed") != 2 || strings.Count(got, "task done") != 2 {
 		t.Errorf("log is\n%s\nwant two tasks done, two failed, and no text", got)

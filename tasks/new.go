@@ -10,8 +10,7 @@ import (
 	"github.com/embedfleet/embedfleet/vector"
 )
 
-// The default timeouts. They run from the moment a worker takes the task, hence include its wait for a
-// place in a batch behind everything else the worker has taken.
+// The default timeouts. They count the time that the model spends on the text, not what it waits for others.
 const (
 	DocumentTimeout = 2 * time.Minute // and a second more for each textPerSecond bytes
 	QueryTimeout    = 30 * time.Second
@@ -25,8 +24,9 @@ type Options struct {
 	// Version orders the texts of one document: the highest wins. By default the time of the call, in
 	// nanoseconds of the Unix clock, which is right where one producer at a time writes a document.
 	Version int64
-	// Timeout is the handler's deadline, in whole seconds. By default [DocumentTimeout] and one second
-	// for every 2 kB of text, or [QueryTimeout].
+	// Timeout bounds the text's own work, in whole seconds: a worker gives it that long or a multiple of what it
+	// estimates, whichever is more. By default [DocumentTimeout] and one second for every 2 kB of text, or
+	// [QueryTimeout], which is also when a query expires.
 	Timeout time.Duration
 	// Prompt is what a query is embedded under: [AsDocument], [AsIs], or by default the model's prompt for queries.
 	Prompt string
@@ -99,6 +99,7 @@ func New(alias string, lane Lane, doc vector.Document, opts *Options) (Task, err
 		Payload: payload,
 		Timeout: timeout,
 		Expires: opts.expires(),
+		Tokens:  EstimateTokens(doc.Text),
 		Version: d.Version,
 	}, nil
 }
@@ -134,6 +135,7 @@ func NewQuery(alias, text string, opts *Options) (Task, error) {
 		Payload: payload,
 		Timeout: timeout,
 		Expires: q.ExpiresAt,
+		Tokens:  EstimateTokens(q.Text),
 	}, nil
 }
 

@@ -17,9 +17,10 @@ const (
 	Cancelled  Outcome = "cancelled"  // the worker is stopping: goes back unharmed
 	Expired    Outcome = "expired"    // nobody waits for it any more: forgotten
 	Revoked    Outcome = "revoked"    // it was cancelled by who enqueued it: forgotten
+	Newer      Outcome = "newer"      // it is of a version that this worker does not know: set aside for a newer one
 )
 
-// Classify maps an error of [Handler.Handle] to its outcome. Rooms that this package may not import take
+// Classify maps an error of [Handler.HandleBatch] to its outcome. Rooms that this package may not import take
 // part by methods: an error that has Permanent() bool, Overloaded() bool, Expired() bool or Revoked() bool,
 // or wraps one that has, is judged by the outermost such method, in the order of this table.
 //
@@ -29,13 +30,15 @@ const (
 //	Permanent() true                     permanent    bad input, bad payload, another model's task, panic
 //	Overloaded() true                    overloaded
 //	wraps context.Canceled               cancelled    the queue cancels only when the worker stops
-//	anything else                        retry        a deadline that passed and an unknown version too
+//	a *VersionError                      newer
+//	anything else                        retry        a deadline that passed too
 func Classify(err error) Outcome {
 	var (
 		revoked    interface{ Revoked() bool }
 		expired    interface{ Expired() bool }
 		permanent  interface{ Permanent() bool }
 		overloaded interface{ Overloaded() bool }
+		newer      *VersionError
 	)
 	switch {
 	case err == nil:
@@ -50,6 +53,8 @@ func Classify(err error) Outcome {
 		return Overloaded
 	case errors.Is(err, context.Canceled):
 		return Cancelled
+	case errors.As(err, &newer):
+		return Newer
 	default:
 		return Retry
 	}

@@ -34,7 +34,13 @@ func TestClassify(t *testing.T) {
 		{context.DeadlineExceeded, tasks.Retry, "retry"},
 		{fmt.Errorf("a: %w", endError{expired: true}), tasks.Expired, "expired"},
 		{errors.Join(tasks.AsPermanent(errors.New("x")), endError{revoked: true}), tasks.Revoked, "revoked"},
-		{&tasks.VersionError{Version: 2}, tasks.Retry, "unknown_version"},
+		{&tasks.VersionError{Version: 2}, tasks.Newer, "unknown_version"},
+		{fmt.Errorf("a: %w", &tasks.VersionError{Version: 2}), tasks.Newer, "unknown_version"},
+		{tasks.AsPermanent(&tasks.VersionError{Version: 2}), tasks.Permanent, "unknown_version"}, // the worker has made up its mind
+		{errors.Join(&tasks.VersionError{Version: 2}, context.Canceled), tasks.Cancelled, "unknown_version"},
+		{errors.Join(&tasks.VersionError{Version: 2}, endError{revoked: true}), tasks.Revoked, "unknown_version"},
+		{&tasks.PanicError{Value: "x"}, tasks.Permanent, "panic"},
+		{&tasks.ModelError{Task: "a", Worker: "b"}, tasks.Permanent, "wrong_model"},
 		{&store.SpaceError{}, tasks.Retry, "wrong_space"},
 		{tasks.AsPermanent(&store.SpaceError{}), tasks.Permanent, "wrong_space"},
 	} {

@@ -116,8 +116,8 @@ func TestDecode(t *testing.T) {
 		outcome tasks.Outcome
 	}{
 		"good":            {`{"v":1,"model":"m","version":1,` + document + `}`, "", "done", tasks.Done},
-		"newer version":   {`{"v":2,"model":"m","texts":["t"]}`, "payload has version 2, this worker knows 1 only", "unknown_version", tasks.Retry},
-		"newer, same":     {`{"v":2,"model":"m","version":1,` + document + `}`, "payload has version 2", "unknown_version", tasks.Retry},
+		"newer version":   {`{"v":2,"model":"m","texts":["t"]}`, "payload has version 2, this worker knows 1 only", "unknown_version", tasks.Newer},
+		"newer, same":     {`{"v":2,"model":"m","version":1,` + document + `}`, "payload has version 2", "unknown_version", tasks.Newer},
 		"no version":      {`{"model":"m","version":1,` + document + `}`, "v is 0, want 1", "bad_payload", tasks.Permanent},
 		"version 0":       {`{"v":0,"model":"m"}`, "v is 0, want 1", "bad_payload", tasks.Permanent},
 		"version -1":      {`{"v":-1}`, "v is -1, want 1", "bad_payload", tasks.Permanent},

@@ -8,46 +8,36 @@ import (
 	"github.com/embedfleet/embedfleet/vector"
 )
 
-// An Embedder turns texts into vectors with the one model of its process. Its methods are all or
-// nothing, are called from many goroutines at once (that is how batches form) and return soon after ctx
-// ends. Errors that will be the same next time have Permanent() true, "no room" has Overloaded() true.
+// An Embedder turns texts into vectors with the one model of its process. Each text is embedded under the context
+// beside it, and each text's outcome is yielded once, as they come, those that were done together in one list. Its
+// methods are called from many goroutines at once (that is how batches form). Errors that will be the same next time
+// have Permanent() true, "no room" has Overloaded() true. Leaving the loop early gives the other texts up.
 type Embedder interface {
-	// EmbedDocument returns the chunks of text in its order, at least one, all of one dimension.
-	EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error)
-	// EmbedQuery returns the vector to search with.
-	EmbedQuery(ctx context.Context, text string) (vector.Embedding, error)
-	// EmbedAs returns one vector of a text under a prompt that is [AsDocument] or [AsIs].
-	EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error)
-}
-
-// A Store keeps records. Both methods may be repeated: twice leaves the same state as once. When they
-// return nil, what they report is readable by everybody; after an error it may or may not be.
-type Store interface {
-	// Refresh reports whether rec needs no embedding, because the store holds the vectors of exactly its
-	// text in its space, or a higher version of the document. In the first case it also takes over rec's
-	// version and metadata if they are newer, lest an older text that is still on its way wins over them.
-	// rec's chunks are not looked at.
-	Refresh(ctx context.Context, rec vector.Record) (bool, error)
-	// Put stores rec, all of it or nothing, unless the store holds a higher version of the document or
-	// this very record; it reports whether it wrote.
-	Put(ctx context.Context, rec vector.Record) (bool, error)
-}
-
-// A Bulk does for many documents at once what Embedder and Store do for one.
-type Bulk interface {
-	// EmbedDocuments embeds texts, each under the context beside it, and yields each text's outcome once, as they come.
-	// Whatever the error, [Embedder] may have a vector for the same text.
+	// EmbedDocuments yields the chunks of each text in its order, at least one, all of one dimension.
 	EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
-	// RefreshMany is Store.Refresh for each record. After an error nothing is known of any.
+	// EmbedQueries yields the vector to search with as each text's only chunk.
+	EmbedQueries(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
+	// EmbedAs yields one vector of each text under a prompt that is [AsDocument] or [AsIs], as its only chunk.
+	EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
+}
+
+// A Store keeps records. Both methods may be repeated: twice leaves the same state as once. What they report is
+// readable by everybody when they return; of a record with an error it may or may not be.
+type Store interface {
+	// RefreshMany reports which records need no embedding, because the store holds the vectors of exactly their
+	// text in their space, or a higher version of the document. In the first case it also takes over a record's
+	// version and metadata if they are newer, lest an older text that is still on its way wins over them.
+	// Chunks are not looked at. After an error nothing is known of any.
 	RefreshMany(ctx context.Context, recs []vector.Record) ([]bool, error)
-	// PutMany is Store.Put for each record, with answers and errors in their order.
+	// PutMany stores each record, all of it or nothing, unless the store holds a higher version of the document or
+	// this very record; it reports whether it wrote, and errors, in the records' order.
 	PutMany(ctx context.Context, recs []vector.Record) (stored []bool, errs []error)
 }
 
-// Answers carries the outcome of a query back to who waits for it. An answer that nobody fetches expires.
+// Answers carries answers back to who waits for them. One that nobody fetches expires.
 type Answers interface {
-	// Answer delivers e, or failure if it is not nil, under the query's task id.
-	Answer(ctx context.Context, id string, e vector.Embedding, failure error) error
+	// AnswerMany delivers each answer under its query's task id, and returns their errors in order.
+	AnswerMany(ctx context.Context, list []vector.Answer) []error
 }
 
 // A Stage is a part of handling a task, for durations.
@@ -64,8 +54,9 @@ const (
 
 // An Observer is told how tasks go. Its methods are called from many goroutines and must not block.
 type Observer interface {
-	// Stage is called after each stage that was entered, also one that failed.
-	Stage(s Stage, took time.Duration)
+	// Stage is called after each stage that was entered, also one that failed, with the item's context. What items
+	// did together took each of them as long.
+	Stage(ctx context.Context, s Stage, took time.Duration)
 	// Outcome is called once per task. The code is from a bounded set: for [Done] one of the Code
 	// constants, else what [Code] says of the error.
 	Outcome(k Kind, o Outcome, code string)
@@ -77,11 +68,12 @@ const (
 	CodeDuplicate  = "duplicate"  // nothing to embed: the vectors, or newer ones, were there
 	CodeSuperseded = "superseded" // embedded in vain: newer ones, or the same, came first
 	CodeAnswered   = "answered"
+	CodeRefused    = "refused" // a query that is at fault, answered with why
 	CodeExpired    = "expired" // a query for which nobody waits any more, dropped
 )
 
 // discard is the Observer of a handler that has none.
 type discard struct{}
 
-func (discard) Stage(Stage, time.Duration)    {}
-func (discard) Outcome(Kind, Outcome, string) {}
+func (discard) Stage(context.Context, Stage, time.Duration) {}
+func (discard) Outcome(Kind, Outcome, string)               {}

@@ -42,5 +42,6 @@ type Task struct {
 	Timeout time.Duration // whole seconds, at least 1 s; the handler's deadline
 	Expires time.Time     // a worker that finds the task later forgets it; zero: never
 	Trace   string        // W3C traceparent of the span that made it, "" for none
+	Tokens  int           // estimate of its text's, for how much work waits; 0 where it is not known
 	Version int64         // a document's, as in its payload, for a producer's side; 0 where it is not known
 }

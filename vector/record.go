@@ -62,6 +62,13 @@ type Embedded struct {
 	Err    error
 }
 
+// An Answer is the outcome of a query.
+type Answer struct {
+	ID        string // the query's task
+	Embedding Embedding
+	Failure   error // why there is no vector; or nil
+}
+
 // Tokens returns the tokens of all chunks together.
 func (r Record) Tokens() (n int) {
 	for _, c := range r.Chunks {

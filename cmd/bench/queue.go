@@ -18,6 +18,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -185,22 +186,30 @@ func enqueueAsynq(ctx context.Context, addr string, n int) (measure, error) {
 // noop is a handler of ours that does nothing.
 type noop struct{}
 
-func (noop) Handle(context.Context, tasks.Task) error { return nil }
+func (noop) HandleBatch(_ context.Context, items []tasks.Item, report func([]tasks.Result)) {
+	results := make([]tasks.Result, len(items))
+	for i := range results {
+		results[i].Index = i
+	}
+	report(results)
+}
 
-// serveOurs has our server do all tasks.
+// serveOurs has our consumer do all tasks.
 func serveOurs(ctx context.Context, addr string, n int) (measure, error) {
-	conn, err := queue.Parse("redis://" + addr)
+	rdb := redis.NewClient(&redis.Options{Addr: addr})
+	defer rdb.Close()
+	c, err := consumer.New(rdb, alias, []tasks.Lane{tasks.Live}, noop{}, &consumer.Options{Concurrency: queueConcurrency})
 	if err != nil {
 		return measure{}, err
 	}
-	server, err := queue.NewServer(conn, alias, []tasks.Lane{tasks.Live}, noop{}, &queue.ServerOptions{Concurrency: queueConcurrency})
-	if err != nil {
-		return measure{}, err
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	start := func() error {
+		go func() { ended <- c.Run(ctx) }()
+		return nil
 	}
-	return timeServer(ctx, addr, n, server.Start, func() error {
-		server.Stop()
-		return server.Shutdown(ctx)
-	})
+	return timeServer(ctx, addr, n, start, func() error { stop(); return <-ended })
 }
 
 // serveAsynq has asynq's own server do them, as often at its queue as ours.

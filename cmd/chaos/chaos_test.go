@@ -12,6 +12,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -78,23 +79,23 @@ func TestReportNotices(t *testing.T) {
 		return store.Change{ID: doc.ID, Record: rec}
 	}
 	good := []store.Change{record(docs[0], 1), record(docs[1], 1)}
-	panicked := queue.Letter{Document: "trap:panic", Code: "panic", Lane: tasks.Live}
+	panicked := upkeep.Letter{Document: "trap:panic", Code: "panic", Lane: tasks.Live}
 	for _, tt := range []struct {
 		name    string
 		store   []store.Change
-		letters []queue.Letter
+		letters []upkeep.Letter
 		written int64
 		broken  string // the first broken line
 	}{
-		{"all is well", good, []queue.Letter{panicked}, 2, ""},
-		{"one is lost", good[:1], []queue.Letter{panicked}, 1, "stored, readable, of the right text"},
-		{"another text", []store.Change{good[0], {ID: "b", Record: good[0].Record}}, []queue.Letter{panicked}, 2, "stored, readable, of the right text"},
-		{"a good one is dead", good, []queue.Letter{panicked, {Document: "a", Code: "retry"}}, 2, "good texts that are dead"},
-		{"two chunks of one", []store.Change{good[0], record(docs[1], 2)}, []queue.Letter{panicked}, 2, "stored, readable, of the right text"},
-		{"written twice", good, []queue.Letter{panicked}, 3, "duplicate vectors"},
-		{"unreadable beside", append(good, store.Change{ID: "c", Err: errors.New("torn")}), []queue.Letter{panicked}, 2, "vectors that can't be read"},
+		{"all is well", good, []upkeep.Letter{panicked}, 2, ""},
+		{"one is lost", good[:1], []upkeep.Letter{panicked}, 1, "stored, readable, of the right text"},
+		{"another text", []store.Change{good[0], {ID: "b", Record: good[0].Record}}, []upkeep.Letter{panicked}, 2, "stored, readable, of the right text"},
+		{"a good one is dead", good, []upkeep.Letter{panicked, {Document: "a", Code: "retry"}}, 2, "good texts that are dead"},
+		{"two chunks of one", []store.Change{good[0], record(docs[1], 2)}, []upkeep.Letter{panicked}, 2, "stored, readable, of the right text"},
+		{"written twice", good, []upkeep.Letter{panicked}, 3, "duplicate vectors"},
+		{"unreadable beside", append(good, store.Change{ID: "c", Err: errors.New("torn")}), []upkeep.Letter{panicked}, 2, "vectors that can't be read"},
 		{"no verdict", good, nil, 2, "dead, by cause"},
-		{"wrong verdict", good, []queue.Letter{{Document: "trap:panic", Code: queue.CodePoison, Lane: tasks.Quarantine}}, 2, "verdict on the text: panic"},
+		{"wrong verdict", good, []upkeep.Letter{{Document: "trap:panic", Code: upkeep.CodePoison, Lane: tasks.Quarantine}}, 2, "verdict on the text: panic"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

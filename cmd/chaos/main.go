@@ -39,6 +39,8 @@ type plan struct {
 	traps      []trap
 	bound      time.Duration // of recovery
 	limit      time.Duration // of the whole run
+	long       int           // long documents, of a run of their own
+	share      float64       // of a core, that the worker gets in that run
 	seed       uint64
 	verbose    bool
 }
@@ -73,6 +75,11 @@ func run(ctx context.Context, args []string, getenv boot.Getenv, out io.Writer) 
 		}
 		return err
 	}
+	if p.long > 0 {
+		if err := p.throttled(ctx, log, out, r); err != nil {
+			return err
+		}
+	}
 	if err := r.print(out); err != nil {
 		return err
 	}
@@ -106,7 +113,9 @@ func parse(args []string, getenv boot.Getenv) (plan, error) {
 	flags.IntVar(&p.redisKills, "redis-kills", 2, "how often Redis is killed")
 	flags.StringVar(&p.fsync, "appendfsync", "everysec", "Redis's appendfsync: everysec, always or no")
 	flags.StringVar(&traps, "traps", trapNames(allTraps), "bad texts")
-	flags.DurationVar(&p.bound, "bound", 35*time.Second, "longest time until a dead worker's texts run again")
+	flags.DurationVar(&p.bound, "bound", 10*time.Second, "longest time until a dead worker's texts run again")
+	flags.IntVar(&p.long, "long", 24, "documents of 25 kB, done by one worker that gets a part of a core; 0 leaves that out")
+	flags.Float64Var(&p.share, "share", 0.1, "that part")
 	flags.DurationVar(&p.limit, "limit", 15*time.Minute, "longest run")
 	flags.Uint64Var(&p.seed, "seed", uint64(time.Now().UnixNano()), "of who is killed")
 	flags.BoolVar(&p.verbose, "v", false, "say what happens")

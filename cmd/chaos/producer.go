@@ -11,6 +11,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/samples"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -160,7 +161,7 @@ func (s *stage) trap(ctx context.Context) error {
 	client := queue.NewClient(rdb, &queue.ClientOptions{MaxRetry: trapRetries})
 	for _, t := range s.traps {
 		opts := &tasks.Options{}
-		if t.code == queue.CodeTimeout {
+		if t.code == upkeep.CodeTimeout {
 			opts.Timeout = trapTimeout
 		}
 		task, err := tasks.New(alias, tasks.Live, t.document(), opts)

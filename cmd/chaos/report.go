@@ -13,6 +13,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -66,7 +67,7 @@ func (r *report) print(out io.Writer) error {
 
 // report asks queue and store what became of every text.
 func (s *stage) report(ctx context.Context, f *fleet.Fleet, p *producer, w *watcher, took time.Duration) (*report, error) {
-	letters, err := f.Dead.List(ctx, alias, queue.DeadFilter{}, len(p.docs)+len(s.traps))
+	letters, err := f.Dead.List(ctx, alias, upkeep.DeadFilter{}, len(p.docs)+len(s.traps))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +99,7 @@ func (s *stage) report(ctx context.Context, f *fleet.Fleet, p *producer, w *watc
 	r.tell("texts taken back from dead workers", "%d", n)
 	r.promise("recovery after a worker's death", "max "+s.bound.String(), longest <= s.bound && n > 0, "p50 %.1f s, max %.1f s",
 		median.Seconds(), longest.Seconds())
-	findings, err := f.Fsck(ctx, &queue.FsckOptions{Models: []string{alias}})
+	findings, err := f.Fsck(ctx, &upkeep.FsckOptions{Models: []string{alias}})
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +191,7 @@ func readable(ch store.Change) error {
 }
 
 // account compares what the producer handed in with what is stored and what is dead.
-func (p *producer) account(r *report, s *shelf, letters []queue.Letter) {
+func (p *producer) account(r *report, s *shelf, letters []upkeep.Letter) {
 	dead := map[string]string{}
 	for _, l := range letters {
 		dead[l.Document] = l.Code
@@ -229,7 +230,7 @@ func first(list []string) string {
 }
 
 // judgeTraps compares the verdicts with what they must be.
-func (s *stage) judgeTraps(r *report, stored *shelf, letters []queue.Letter) {
+func (s *stage) judgeTraps(r *report, stored *shelf, letters []upkeep.Letter) {
 	causes := map[string]int{}
 	for _, l := range letters {
 		causes[l.Code]++

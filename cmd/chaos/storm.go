@@ -14,7 +14,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 )
 
 // run is the whole play: start, storm, calm, report. Everything that was started has ended when it returns.
@@ -185,6 +185,6 @@ func openTasks(ctx context.Context, f *fleet.Fleet) (int64, error) {
 		open += l.Pending + l.Active + l.Scheduled + l.Retry
 		dead += l.Dead
 	}
-	letters, err := f.Dead.List(ctx, alias, queue.DeadFilter{}, int(dead))
+	letters, err := f.Dead.List(ctx, alias, upkeep.DeadFilter{}, int(dead))
 	return open + dead - int64(len(letters)), err // what asynq archived gets its letter soon
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
 )
@@ -22,9 +22,9 @@ type trap struct {
 
 // allTraps are what a run has, one text of each.
 var allTraps = []trap{
-	{"killer", "This text will kill the worker that embeds it.", queue.CodePoison, tasks.Quarantine},
+	{"killer", "This text will kill the worker that embeds it.", upkeep.CodePoison, tasks.Quarantine},
 	{"panic", "This text will cause a panic in the worker.", "panic", tasks.Live},
-	{"endless", "From this text the worker will never come back.", queue.CodeTimeout, tasks.Live},
+	{"endless", "From this text the worker will never come back.", upkeep.CodeTimeout, tasks.Live},
 }
 
 // Bad texts get few tries and little time, or a run would take days.
@@ -55,8 +55,8 @@ func (t trap) document() vector.Document {
 }
 
 // judge reports whether a dead letter is what the trap must come to, and what it came to.
-func (t trap) judge(letters []queue.Letter) (verdict string, ok bool) {
-	i := slices.IndexFunc(letters, func(l queue.Letter) bool { return l.Document == t.document().ID })
+func (t trap) judge(letters []upkeep.Letter) (verdict string, ok bool) {
+	i := slices.IndexFunc(letters, func(l upkeep.Letter) bool { return l.Document == t.document().ID })
 	if i < 0 {
 		return "no dead letter", false
 	}

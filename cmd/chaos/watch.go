@@ -15,10 +15,10 @@ import (
 
 const (
 	lookEvery = 200 * time.Millisecond
-	// leaseTime is how long a lease lasts from its renewal, which asynq fixes.
-	leaseTime = 30 * time.Second
-	// orphaned is how old a lease is that its worker can't have meant to leave unrenewed: it renews every 5 s.
-	orphaned = 20 * time.Second
+	// leaseTime is how long a document's lease lasts from its renewal.
+	leaseTime = 7 * time.Second
+	// orphaned is how old a lease is that its worker can't have meant to leave unrenewed: it renews every 2 s.
+	orphaned = 4500 * time.Millisecond
 )
 
 // A watcher sees from outside, in Redis, how long the texts of dead workers wait, and who is charged with a
@@ -79,7 +79,7 @@ func (w *watcher) answered(now time.Time, ok bool) {
 // an orphan's that came back; if another worker has it then, it runs again, and otherwise does so when it is
 // leased again. Whose it was is not known, so its time is counted from the first death of any worker after the
 // last renewal: what is measured is what it took, or more. With kills further apart than renewals, which come
-// every 5 s, it is what it took.
+// every 2 s, it is what it took.
 func (w *watcher) see(now time.Time, list []queue.Lease) {
 	current := map[string]time.Time{}
 	for _, l := range list {
@@ -108,8 +108,7 @@ func (w *watcher) see(now time.Time, list []queue.Lease) {
 	w.leases = current
 }
 
-// death returns the first one after a worker's last sign; the sign itself if there was none. Redis knows signs
-// in whole seconds, rounded down, so that the worker died after what is known.
+// death returns the first one after a worker's last sign; the sign itself if there was none.
 func (w *watcher) death(sign time.Time) time.Time {
 	for _, at := range w.deaths() {
 		if at.After(sign) {
@@ -190,7 +189,7 @@ func (w *watcher) burnt(except map[string]bool) toll {
 		case except[id]:
 		case ofRedis(cause):
 			sum.redis++
-		case strings.Contains(cause, "deadline exceeded"):
+		case strings.Contains(cause, "the model worked on it"):
 			sum.deadline++
 		default:
 			sum.crash++

@@ -42,30 +42,40 @@ type addCommand struct {
 	pending int
 	pendMB  int
 
-	alias    string
-	counts   counts
-	receipts []queue.Receipt // of what is waited for
+	replicas int
+
+	alias  string
+	counts counts
+	waited []awaited
 }
 
 // counts is the summary.
 type counts struct {
-	Read     int     `json:"read"`
-	Enqueued int     `json:"enqueued"` // new tasks
-	Known    int     `json:"known"`    // the same task was in the queue's care already
-	Bad      int     `json:"bad"`      // lines that could not be read or are no valid documents
-	Failed   int     `json:"failed"`   // of those waited for
-	Seconds  float64 `json:"seconds"`
+	Read     int `json:"read"`
+	Enqueued int `json:"enqueued"` // new tasks
+	Known    int `json:"known"`    // the same task was in the queue's care already
+	Bad      int `json:"bad"`      // lines that could not be read or are no valid documents
+
+	// Of those waited for, all of which are in one of these:
+	Stored int `json:"stored"` // says the store
+	Failed int `json:"failed"` // or cancelled: they will not run again by themselves
+	Open   int `json:"open"`   // they wait, run, or could not be asked about
+	Lost   int `json:"lost"`   // neither stored nor in the queue
+
+	Unconfirmed int     `json:"unconfirmed"` // enqueued, but fewer replicas than --replicas had them within a second
+	Seconds     float64 `json:"seconds"`
 }
 
 func (c *addCommand) register(cmd *cobra.Command) {
 	c.own = boot.New(cmd.Flags())
 	c.own.String(&c.file, "file", "", "a file of documents; - is stdin, which is also the default without texts")
 	c.own.Choice(&c.format, "format", string(intake.Auto), intake.Formats, "form of the file; auto goes by its ending")
-	c.own.Bool(&c.wait, "wait", "wait until every vector is stored, with progress")
+	c.own.Bool(&c.wait, "wait", "wait until every vector is stored, with progress; also while Redis is away")
 	c.own.Duration(&c.limit, "wait-timeout", 0, [2]time.Duration{0, 30 * 24 * time.Hour}, "longest wait; 0 is no limit")
 	c.own.Choice(&c.full, "when-full", "wait", []string{"wait", "fail"}, "what to do while a lane, or Redis, has no room")
 	c.own.Int(&c.pending, "max-pending", 1_000_000, [2]int{0, 1 << 30}, "documents that may wait in a lane; 0 is no limit")
 	c.own.Int(&c.pendMB, "max-pending-mb", 0, [2]int{0, 1 << 20}, "megabytes of tasks that may wait in a lane, by a sample of their sizes; 0 is no limit")
+	c.own.Int(&c.replicas, "replicas", 0, [2]int{0, 100}, "replicas of Redis that must have a document within a second; else it is reported as unconfirmed")
 	lanes := []string{string(tasks.Live), string(tasks.Backfill), string(tasks.Query)}
 	c.own.Choice(&c.lane, "lane", string(tasks.Live), lanes, "lane to enqueue into")
 	c.own.Duration(&c.timeout, "task-timeout", 0, [2]time.Duration{0, time.Hour}, "deadline of one task, whole seconds; 0 goes by its size")
@@ -88,14 +98,19 @@ func (c *addCommand) run(cmd *cobra.Command, args []string) error {
 	if c.alias, err = c.fleet.Model(ctx, c.model); err != nil {
 		return err
 	}
-	c.fleet.Limit(queue.Limits{Tasks: int64(c.pending), Queries: int64(c.pending), Bytes: int64(c.pendMB) << 20})
+	c.fleet.Produce(&queue.ClientOptions{Replicas: c.replicas, Limits: queue.Limits{
+		Tasks: int64(c.pending), Queries: int64(c.pending), Bytes: int64(c.pendMB) << 20,
+	}})
 	err = c.enqueueAll(ctx, name, items)
-	if err == nil && c.wait {
+	switch {
+	case c.wait && err == nil:
 		err = c.await(ctx)
+	case c.wait:
+		err = errors.Join(err, newWaiting(c).lastCount(ctx))
 	}
 	c.counts.Seconds = time.Since(begun).Seconds()
 	c.summary() // also of what went half-way: a script wants the count most of all then
-	if err == nil && c.counts.Bad+c.counts.Failed > 0 {
+	if n := c.counts; err == nil && n.Bad+n.Failed+n.Open+n.Lost+n.Unconfirmed > 0 {
 		return errPartly
 	}
 	return err
@@ -188,8 +203,16 @@ func (c *addCommand) enqueueGroup(ctx context.Context, name string, group []inta
 		return nil
 	}
 	receipts, err := c.send(ctx, open)
+	weak := 0
 	for i, r := range receipts {
-		c.enqueued(name, from[i].Line, from[i].Doc.ID, r)
+		c.enqueued(name, from[i], open[i], r)
+		if r.State.Accepted() && r.Unconfirmed {
+			weak++
+		}
+	}
+	if c.counts.Unconfirmed += weak; weak > 0 {
+		fmt.Fprintf(c.err, "%d documents are enqueued, but %d replicas did not have them within a second: they may be lost with the master; enqueue them again to be sure\n",
+			weak, c.replicas)
 	}
 	return err
 }
@@ -230,12 +253,12 @@ func (c *addCommand) bad(name string, line int, err error) {
 	fmt.Fprintf(c.err, "%s:%d: %v\n", name, line, err)
 }
 
-func (c *addCommand) enqueued(name string, line int, id string, r queue.Receipt) {
+func (c *addCommand) enqueued(name string, item intake.Item, task tasks.Task, r queue.Receipt) {
 	switch {
 	case r.State == queue.Unknown:
 		return // the error of the whole call says it
 	case !r.State.Accepted():
-		c.bad(name, line, r.Err)
+		c.bad(name, item.Line, r.Err)
 		return
 	case r.State == queue.Enqueued:
 		c.counts.Enqueued++
@@ -243,35 +266,15 @@ func (c *addCommand) enqueued(name string, line int, id string, r queue.Receipt)
 		c.counts.Known++
 	}
 	if c.wait {
-		c.receipts = append(c.receipts, r)
+		c.waited = append(c.waited, newAwaited(item, task, r))
 	}
 	if c.json {
-		c.print(map[string]any{"line": line, "id": id, "task": r.ID, "lane": r.Lane, "state": r.State})
-	}
-}
-
-// await waits for the vectors, with progress on stderr.
-func (c *addCommand) await(ctx context.Context) error {
-	if c.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.limit)
-		defer cancel()
-	}
-	if len(c.receipts) == 0 {
-		return nil
-	}
-	bar := term.NewProgress(c.err, "embedding", len(c.receipts))
-	failures, err := c.fleet.Queue.Wait(ctx, c.receipts, func(p queue.Progress) { bar.Set(p.Done + p.Failed) })
-	bar.Done()
-	c.counts.Failed = len(failures)
-	for _, f := range failures {
-		if c.json {
-			c.print(map[string]any{"task": f.ID, "lane": f.Lane, "error": f.Cause, "retried": f.Retried})
-			continue
+		line := map[string]any{"line": item.Line, "id": item.Doc.ID, "task": r.ID, "lane": r.Lane, "state": r.State}
+		if r.Unconfirmed {
+			line["unconfirmed"] = true
 		}
-		fmt.Fprintf(c.err, "task %s failed: %s\n", f.ID, f.Cause)
+		c.print(line)
 	}
-	return err
 }
 
 func (c *addCommand) summary() {
@@ -281,8 +284,11 @@ func (c *addCommand) summary() {
 	}
 	n := c.counts
 	fmt.Fprintf(c.out, "%d read, %d enqueued, %d known already, %d bad", n.Read, n.Enqueued, n.Known, n.Bad)
+	if c.replicas > 0 {
+		fmt.Fprintf(c.out, ", %d unconfirmed", n.Unconfirmed)
+	}
 	if c.wait {
-		fmt.Fprintf(c.out, "; %d stored, %d failed in %.1f s", len(c.receipts)-n.Failed, n.Failed, n.Seconds)
+		fmt.Fprintf(c.out, "; %d stored, %d failed, %d open, %d lost in %.1f s", n.Stored, n.Failed, n.Open, n.Lost, n.Seconds)
 	}
 	fmt.Fprintln(c.out)
 }

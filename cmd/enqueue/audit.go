@@ -5,7 +5,7 @@ import (
 	"context"
 	"os"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // who is the person at the keyboard, as far as the system tells.
@@ -17,5 +17,5 @@ func (a *app) who() string {
 
 // audit leaves a line of what was done, which the fleet's page shows.
 func (a *app) audit(ctx context.Context, what, model, text string) error {
-	return a.fleet.Events.Append(ctx, queue.Event{What: what, Who: a.who(), Model: model, Text: text})
+	return a.fleet.Events.Append(ctx, registry.Event{What: what, Who: a.who(), Model: model, Text: text})
 }

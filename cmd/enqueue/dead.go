@@ -11,7 +11,8 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -66,8 +67,8 @@ func (c *deadCommand) filters(cmd *cobra.Command) {
 }
 
 // filter returns what the flags and the ids ask for.
-func (c *deadCommand) filter(ids []string) (queue.DeadFilter, error) {
-	f := queue.DeadFilter{Codes: c.causes, Sources: c.sources, IDs: ids}
+func (c *deadCommand) filter(ids []string) (upkeep.DeadFilter, error) {
+	f := upkeep.DeadFilter{Codes: c.causes, Sources: c.sources, IDs: ids}
 	for _, name := range c.lanes {
 		lane := tasks.Lane(name)
 		if !slices.Contains(tasks.Lanes, lane) {
@@ -89,7 +90,7 @@ func (c *deadCommand) filter(ids []string) (queue.DeadFilter, error) {
 }
 
 // prepare returns the model and the filter of a call.
-func (c *deadCommand) prepare(cmd *cobra.Command, ids []string) (alias string, f queue.DeadFilter, err error) {
+func (c *deadCommand) prepare(cmd *cobra.Command, ids []string) (alias string, f upkeep.DeadFilter, err error) {
 	if f, err = c.filter(ids); err != nil {
 		return "", f, err
 	}
@@ -126,11 +127,11 @@ func (c *deadCommand) list(cmd *cobra.Command, ids []string) error {
 
 // A shownLetter is a letter with the text that was asked for.
 type shownLetter struct {
-	queue.Letter
+	upkeep.Letter
 	Text string `json:"text,omitempty"`
 }
 
-func (c *deadCommand) listJSON(cmd *cobra.Command, letters []queue.Letter, causes []queue.CauseCount) error {
+func (c *deadCommand) listJSON(cmd *cobra.Command, letters []upkeep.Letter, causes []upkeep.CauseCount) error {
 	for _, l := range letters {
 		shown, err := c.withText(cmd, l)
 		if err != nil {
@@ -142,7 +143,7 @@ func (c *deadCommand) listJSON(cmd *cobra.Command, letters []queue.Letter, cause
 	return nil
 }
 
-func (c *deadCommand) listTables(letters []queue.Letter, causes []queue.CauseCount) error {
+func (c *deadCommand) listTables(letters []upkeep.Letter, causes []upkeep.CauseCount) error {
 	rows := make([][]string, len(causes))
 	for i, n := range causes {
 		rows[i] = []string{n.Code, strconv.FormatInt(n.Letters, 10)}
@@ -161,7 +162,7 @@ func (c *deadCommand) listTables(letters []queue.Letter, causes []queue.CauseCou
 }
 
 // withText adds the text if it was asked for and can be read.
-func (c *deadCommand) withText(cmd *cobra.Command, l queue.Letter) (shownLetter, error) {
+func (c *deadCommand) withText(cmd *cobra.Command, l upkeep.Letter) (shownLetter, error) {
 	shown := shownLetter{Letter: l}
 	if !c.keepText {
 		return shown, nil
@@ -229,7 +230,7 @@ func (c *deadCommand) replay(cmd *cobra.Command, ids []string) error {
 		return err
 	}
 	var bar *term.Progress
-	r, err := c.fleet.Dead.Replay(cmd.Context(), alias, f, func(r queue.Revival) {
+	r, err := c.fleet.Dead.Replay(cmd.Context(), alias, f, func(r upkeep.Revival) {
 		if bar == nil {
 			bar = term.NewProgress(c.err, "replaying", r.Chosen)
 		}
@@ -239,7 +240,7 @@ func (c *deadCommand) replay(cmd *cobra.Command, ids []string) error {
 		bar.Done()
 	}
 	if r.Replayed > 0 {
-		err = errors.Join(err, c.audit(cmd.Context(), queue.EventReplayed, alias, fmt.Sprintf("%d of %d chosen", r.Replayed, r.Chosen)))
+		err = errors.Join(err, c.audit(cmd.Context(), registry.EventReplayed, alias, fmt.Sprintf("%d of %d chosen", r.Replayed, r.Chosen)))
 	}
 	if err != nil {
 		return err
@@ -267,7 +268,7 @@ func (c *deadCommand) drop(cmd *cobra.Command, ids []string) error {
 	}
 	n, err := c.fleet.Dead.Drop(cmd.Context(), alias, f)
 	if n > 0 {
-		err = errors.Join(err, c.audit(cmd.Context(), queue.EventDropped, alias, strconv.Itoa(n)))
+		err = errors.Join(err, c.audit(cmd.Context(), registry.EventDropped, alias, strconv.Itoa(n)))
 	}
 	if err != nil {
 		return err

@@ -14,14 +14,14 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // A fleetCommand is one of `enqueue fleet ...`: which workers it is about and what they are told.
 type fleetCommand struct {
 	*app
 	workers []string
-	set     queue.Settings
+	set     registry.Settings
 	timeout time.Duration // of the wait for access
 	reset   bool
 	wait    time.Duration
@@ -39,7 +39,7 @@ func newFleet(a *app) *cobra.Command {
 	list, events := &fleetCommand{app: a}, &fleetCommand{app: a}
 	set, drain := &fleetCommand{app: a}, &fleetCommand{app: a}
 	eventsCmd := &cobra.Command{Use: "events", Short: "show what changed lately, the latest first", Args: boot.NoArgs, RunE: a.connected(events.events)}
-	eventsCmd.Flags().IntVarP(&events.limit, "limit", "n", 30, "how many; there are at most "+strconv.Itoa(queue.MaxEvents))
+	eventsCmd.Flags().IntVarP(&events.limit, "limit", "n", 30, "how many; there are at most "+strconv.Itoa(registry.MaxEvents))
 	cmd.AddCommand(
 		&cobra.Command{Use: "list", Short: "show the workers", Args: boot.NoArgs, RunE: a.connected(list.list)},
 		eventsCmd, set.setCommand(), drain.drainCommand(),
@@ -61,9 +61,9 @@ process. A value out of its bounds changes nothing. Of two orders the later one 
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&c.workers, "worker", nil, "id, beginning of an id, name or host:pid of a worker; or all")
-	f.IntVar(&c.set.Concurrency, "concurrency", 0, fmt.Sprintf("documents leased at once (1 to %d)", queue.MaxConcurrency))
-	f.IntVar(&c.set.MaxAccess, "max-access", 0, fmt.Sprintf("texts inside the model at once (1 to %d)", queue.MaxAccess))
-	f.DurationVar(&c.timeout, "access-timeout", 0, fmt.Sprintf("longest wait for access (%v to %v)", queue.MinAccessTimeout, queue.MaxAccessTimeout))
+	f.IntVar(&c.set.Concurrency, "concurrency", 0, fmt.Sprintf("documents leased at once (1 to %d)", registry.MaxConcurrency))
+	f.IntVar(&c.set.MaxAccess, "max-access", 0, fmt.Sprintf("texts inside the model at once (1 to %d)", registry.MaxAccess))
+	f.DurationVar(&c.timeout, "access-timeout", 0, fmt.Sprintf("longest wait for access (%v to %v)", registry.MinAccessTimeout, registry.MaxAccessTimeout))
 	f.BoolVar(&c.reset, "reset", false, "back to what the workers' flags say")
 	f.DurationVar(&c.wait, "wait", 10*time.Second, "how long to wait for the workers' answers")
 	return cmd
@@ -87,13 +87,13 @@ func (c *fleetCommand) list(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	if c.model != "" {
-		list = slices.DeleteFunc(list, func(w queue.Worker) bool { return w.Model != c.model })
+		list = slices.DeleteFunc(list, func(w registry.Worker) bool { return w.Model != c.model })
 	}
 	return c.show(list)
 }
 
 // show prints workers as a table or a line of JSON each.
-func (c *fleetCommand) show(list []queue.Worker) error {
+func (c *fleetCommand) show(list []registry.Worker) error {
 	if c.json {
 		for _, w := range list {
 			c.print(w)
@@ -125,7 +125,7 @@ func (c *fleetCommand) show(list []queue.Worker) error {
 func shortID(id string) string { return id[:min(8, len(id))] }
 
 // called is a worker's name for people.
-func called(w queue.Worker) string {
+func called(w registry.Worker) string {
 	where := w.Host + ":" + strconv.Itoa(w.PID)
 	if w.Name == "" {
 		return where
@@ -152,21 +152,23 @@ func (c *fleetCommand) events(cmd *cobra.Command, _ []string) error {
 }
 
 // chosen returns the living workers that were named.
-func (c *fleetCommand) chosen(ctx context.Context) ([]queue.Worker, error) {
+func (c *fleetCommand) chosen(ctx context.Context) ([]registry.Worker, error) {
 	list, err := c.fleet.Workers.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list = slices.DeleteFunc(list, func(w queue.Worker) bool { return c.model != "" && w.Model != c.model || w.State == queue.StateFailed })
+	list = slices.DeleteFunc(list, func(w registry.Worker) bool {
+		return c.model != "" && w.Model != c.model || w.State == registry.StateFailed
+	})
 	if slices.Equal(c.workers, []string{"all"}) {
 		if len(list) == 0 {
 			return nil, errors.New("no worker runs")
 		}
 		return list, nil
 	}
-	var out []queue.Worker
+	var out []registry.Worker
 	for _, name := range c.workers {
-		found := slices.DeleteFunc(slices.Clone(list), func(w queue.Worker) bool {
+		found := slices.DeleteFunc(slices.Clone(list), func(w registry.Worker) bool {
 			return name == "" || !strings.HasPrefix(w.ID, name) && w.Name != name && w.Host+":"+strconv.Itoa(w.PID) != name
 		})
 		switch len(found) {
@@ -184,13 +186,13 @@ func (c *fleetCommand) chosen(ctx context.Context) ([]queue.Worker, error) {
 // checkSet reports every value that is out of bounds, before anything is told to anybody. A 0 that somebody
 // typed is out of bounds; one that nobody did means "as it is".
 func (c *fleetCommand) checkSet(cmd *cobra.Command) error {
-	c.set.AccessTimeout = queue.Seconds(c.timeout)
+	c.set.AccessTimeout = registry.Seconds(c.timeout)
 	var problems boot.Problems
 	given := 0
 	for name, bad := range map[string]error{
-		"concurrency":    queue.Settings{Concurrency: c.set.Concurrency}.Check(),
-		"max-access":     queue.Settings{MaxAccess: c.set.MaxAccess}.Check(),
-		"access-timeout": queue.Settings{AccessTimeout: c.set.AccessTimeout}.Check(),
+		"concurrency":    registry.Settings{Concurrency: c.set.Concurrency}.Check(),
+		"max-access":     registry.Settings{MaxAccess: c.set.MaxAccess}.Check(),
+		"access-timeout": registry.Settings{AccessTimeout: c.set.AccessTimeout}.Check(),
 	} {
 		flag := cmd.Flags().Lookup(name)
 		if !flag.Changed {
@@ -219,11 +221,11 @@ func (c *fleetCommand) change(cmd *cobra.Command, _ []string) error {
 	}
 	ctx := cmd.Context()
 	if len(c.workers) == 0 {
-		revision, err := c.order(ctx, queue.Target{Model: c.model})
+		revision, err := c.order(ctx, registry.Target{Model: c.model})
 		if err != nil {
 			return err
 		}
-		return c.answers(ctx, revision, func(w queue.Worker) bool { return w.Model == c.model })
+		return c.answers(ctx, revision, func(w registry.Worker) bool { return w.Model == c.model })
 	}
 	list, err := c.chosen(ctx)
 	if err != nil {
@@ -232,17 +234,17 @@ func (c *fleetCommand) change(cmd *cobra.Command, _ []string) error {
 	ids := map[string]bool{}
 	var first int64
 	for _, w := range list {
-		revision, err := c.order(ctx, queue.Target{Worker: w.ID})
+		revision, err := c.order(ctx, registry.Target{Worker: w.ID})
 		if err != nil {
 			return err
 		}
 		first = cmp.Or(first, revision)
 		ids[w.ID] = true
 	}
-	return c.answers(ctx, first, func(w queue.Worker) bool { return ids[w.ID] })
+	return c.answers(ctx, first, func(w registry.Worker) bool { return ids[w.ID] })
 }
 
-func (c *fleetCommand) order(ctx context.Context, t queue.Target) (int64, error) {
+func (c *fleetCommand) order(ctx context.Context, t registry.Target) (int64, error) {
 	if c.reset {
 		return c.fleet.Control.Reset(ctx, t, c.who())
 	}
@@ -250,12 +252,12 @@ func (c *fleetCommand) order(ctx context.Context, t queue.Target) (int64, error)
 }
 
 // answers waits until all whom it concerns know of the order, shows them, and says who did not take it.
-func (c *fleetCommand) answers(ctx context.Context, revision int64, concerns func(queue.Worker) bool) error {
-	var list []queue.Worker
-	silent := func(w queue.Worker) bool { return w.Revision < revision }
+func (c *fleetCommand) answers(ctx context.Context, revision int64, concerns func(registry.Worker) bool) error {
+	var list []registry.Worker
+	silent := func(w registry.Worker) bool { return w.Revision < revision }
 	err := poll(ctx, c.wait, func() (bool, error) {
 		all, err := c.fleet.Workers.List(ctx)
-		list = slices.DeleteFunc(all, func(w queue.Worker) bool { return !concerns(w) || w.State == queue.StateFailed })
+		list = slices.DeleteFunc(all, func(w registry.Worker) bool { return !concerns(w) || w.State == registry.StateFailed })
 		return !slices.ContainsFunc(list, silent), err
 	})
 	if err != nil {
@@ -298,8 +300,8 @@ func (c *fleetCommand) drain(cmd *cobra.Command, _ []string) error {
 	if c.wait > 0 {
 		if err := poll(ctx, c.wait, func() (bool, error) {
 			all, err := c.fleet.Workers.List(ctx)
-			left = slices.DeleteFunc(all, func(w queue.Worker) bool {
-				return !slices.ContainsFunc(list, func(v queue.Worker) bool { return v.ID == w.ID })
+			left = slices.DeleteFunc(all, func(w registry.Worker) bool {
+				return !slices.ContainsFunc(list, func(v registry.Worker) bool { return v.ID == w.ID })
 			})
 			return len(left) == 0, err
 		}); err != nil {
@@ -309,10 +311,10 @@ func (c *fleetCommand) drain(cmd *cobra.Command, _ []string) error {
 	return c.showDrained(list, left)
 }
 
-func (c *fleetCommand) showDrained(list, left []queue.Worker) error {
+func (c *fleetCommand) showDrained(list, left []registry.Worker) error {
 	var errs []error
 	for _, w := range list {
-		there := slices.ContainsFunc(left, func(v queue.Worker) bool { return v.ID == w.ID })
+		there := slices.ContainsFunc(left, func(v registry.Worker) bool { return v.ID == w.ID })
 		state := "ended"
 		if there {
 			state = "told to drain"

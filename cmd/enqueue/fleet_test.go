@@ -9,28 +9,28 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // A puppet is a worker's part in the registry: it announces itself and takes orders, and has no model.
 type puppet struct {
 	mu      sync.Mutex
-	entry   queue.Worker
+	entry   registry.Worker
 	changed chan struct{}
 	end     context.CancelFunc
 }
 
-func startPuppet(t *testing.T, redis *testkit.Server, entry queue.Worker) *puppet {
+func startPuppet(t *testing.T, redis *testkit.Server, entry registry.Worker) *puppet {
 	t.Helper()
 	rdb := redis.Client()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	p := &puppet{entry: entry, changed: make(chan struct{}, 1), end: cancel}
 	var running sync.WaitGroup
-	running.Go(func() { _ = queue.NewWorkers(rdb).Announce(ctx, testkit.Logger(t), p.read, p.changed) })
-	running.Go(func() { _ = queue.NewControl(rdb).Follow(ctx, testkit.Logger(t), entry, p.obey) })
+	running.Go(func() { _ = registry.NewWorkers(rdb).Announce(ctx, testkit.Logger(t), p.read, p.changed) })
+	running.Go(func() { _ = registry.NewControl(rdb).Follow(ctx, testkit.Logger(t), entry, p.obey) })
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if list, err := queue.NewWorkers(rdb).List(t.Context()); err == nil && strings.Contains(jsonOf(t, list), entry.ID) {
+		if list, err := registry.NewWorkers(rdb).List(t.Context()); err == nil && strings.Contains(jsonOf(t, list), entry.ID) {
 			return p
 		}
 		if time.Now().After(deadline) {
@@ -48,9 +48,9 @@ func jsonOf(t *testing.T, v any) string {
 	return string(b)
 }
 
-func (p *puppet) read() queue.Worker { p.mu.Lock(); defer p.mu.Unlock(); return p.entry }
+func (p *puppet) read() registry.Worker { p.mu.Lock(); defer p.mu.Unlock(); return p.entry }
 
-func (p *puppet) obey(o queue.Order) {
+func (p *puppet) obey(o registry.Order) {
 	if o.Drain {
 		p.end()
 		return
@@ -61,7 +61,7 @@ func (p *puppet) obey(o queue.Order) {
 	if o.MaxAccess == 666 {
 		p.entry.Refused = "max access 666 is not for this model"
 	} else {
-		p.entry.Settings = o.Over(queue.Settings{Concurrency: 512, MaxAccess: 576, AccessTimeout: queue.Seconds(30 * time.Second)})
+		p.entry.Settings = o.Over(registry.Settings{Concurrency: 512, MaxAccess: 576, AccessTimeout: registry.Seconds(30 * time.Second)})
 	}
 	p.changed <- struct{}{}
 }
@@ -69,12 +69,12 @@ func (p *puppet) obey(o queue.Order) {
 func TestFleet(t *testing.T) {
 	t.Parallel()
 	redis := testkit.RedisServer(t)
-	flags := queue.Settings{Concurrency: 512, MaxAccess: 576, AccessTimeout: queue.Seconds(30 * time.Second)}
-	first := startPuppet(t, redis, queue.Worker{ID: "aaaa-1", Model: "m", State: queue.StateReady, Host: "h", PID: 7, Name: "worker-1", Settings: flags})
-	second := startPuppet(t, redis, queue.Worker{ID: "aabb-2", Model: "m", State: queue.StateBusy, Host: "h", PID: 8, Settings: flags})
-	other := startPuppet(t, redis, queue.Worker{ID: "cccc-3", Model: "n", State: queue.StateReady, Host: "h", PID: 9, Settings: flags})
-	startPuppet(t, redis, queue.Worker{ID: "dddd-4", Model: "m", State: queue.StateFailed, Host: "h", PID: 5, Reason: "5 crashes in 10m0s"})
-	check := func(p *puppet, want queue.Settings) {
+	flags := registry.Settings{Concurrency: 512, MaxAccess: 576, AccessTimeout: registry.Seconds(30 * time.Second)}
+	first := startPuppet(t, redis, registry.Worker{ID: "aaaa-1", Model: "m", State: registry.StateReady, Host: "h", PID: 7, Name: "worker-1", Settings: flags})
+	second := startPuppet(t, redis, registry.Worker{ID: "aabb-2", Model: "m", State: registry.StateBusy, Host: "h", PID: 8, Settings: flags})
+	other := startPuppet(t, redis, registry.Worker{ID: "cccc-3", Model: "n", State: registry.StateReady, Host: "h", PID: 9, Settings: flags})
+	startPuppet(t, redis, registry.Worker{ID: "dddd-4", Model: "m", State: registry.StateFailed, Host: "h", PID: 5, Reason: "5 crashes in 10m0s"})
+	check := func(p *puppet, want registry.Settings) {
 		t.Helper()
 		if got := p.read().Settings; got != want {
 			t.Errorf("%s has %v, want %v", p.read().ID, got, want)
@@ -84,7 +84,7 @@ func TestFleet(t *testing.T) {
 	status, out, errs := call(t, redis, "", "fleet", "list")
 	expect(t, status, 0, out+errs, "aaaa-1", "worker-1 h:7", "h:8", "busy", "512", "30s", "5 crashes in 10m0s")
 	status, out, errs = call(t, redis, "", "fleet", "list", "--model", "n", "--json")
-	var w queue.Worker
+	var w registry.Worker
 	if err := json.Unmarshal([]byte(out), &w); err != nil || status != 0 || w.ID != "cccc-3" {
 		t.Errorf("%d %s%s", status, out, errs)
 	}
@@ -92,7 +92,7 @@ func TestFleet(t *testing.T) {
 	// As the issue has it.
 	status, out, errs = call(t, redis, "", "fleet", "set", "--worker", "all", "--concurrency", "8", "--max-access", "16", "--access-timeout", "20s")
 	expect(t, status, 0, out+errs, "aaaa-1", "aabb-2", "cccc-3", "20s")
-	want := queue.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: queue.Seconds(20 * time.Second)}
+	want := registry.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: registry.Seconds(20 * time.Second)}
 	for _, p := range []*puppet{first, second, other} {
 		check(p, want)
 	}
@@ -139,5 +139,5 @@ func TestFleet(t *testing.T) {
 	status, out, errs = call(t, redis, "", "fleet", "drain", "--worker", "aabb")
 	expect(t, status, 0, out+errs, "aabb-2", "h:8", "ended")
 	status, out, errs = call(t, redis, "", "fleet", "events")
-	expect(t, status, 0, out+errs, queue.EventDrain, queue.EventSettings, "concurrency 8, max access 16, access timeout 20s", "somebody@")
+	expect(t, status, 0, out+errs, registry.EventDrain, registry.EventSettings, "concurrency 8, max access 16, access timeout 20s", "somebody@")
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/cmd/internal/term"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -18,8 +18,8 @@ import (
 
 // The faults of the store; the queue has its own.
 const (
-	damaged    queue.Fault = "no_vectors"  // a document whose record can't be read, or has none
-	otherSpace queue.Fault = "other_space" // vectors that can't be compared with the alias's new ones
+	damaged    upkeep.Fault = "no_vectors"  // a document whose record can't be read, or has none
+	otherSpace upkeep.Fault = "other_space" // vectors that can't be compared with the alias's new ones
 )
 
 // newFsck returns `enqueue fsck`.
@@ -40,7 +40,7 @@ the backfill lane. The status is 1 if something is left.`,
 }
 
 func (a *app) fsck(ctx context.Context, repair bool) error {
-	opts := &queue.FsckOptions{Repair: repair}
+	opts := &upkeep.FsckOptions{Repair: repair}
 	models, err := a.fleet.Lanes.Models(ctx)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (a *app) fsck(ctx context.Context, repair bool) error {
 	return a.showFindings(findings)
 }
 
-func (a *app) showFindings(findings []queue.Finding) error {
+func (a *app) showFindings(findings []upkeep.Finding) error {
 	left := 0
 	var rows [][]string
 	for _, f := range findings {
@@ -96,10 +96,10 @@ type storeCheck struct {
 	*app
 	model    string
 	repair   bool
-	findings []queue.Finding
+	findings []upkeep.Finding
 }
 
-func (c *storeCheck) run(ctx context.Context) ([]queue.Finding, error) {
+func (c *storeCheck) run(ctx context.Context) ([]upkeep.Finding, error) {
 	current, err := c.fleet.Store.Space(ctx, c.model)
 	if err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func (c *storeCheck) run(ctx context.Context) ([]queue.Finding, error) {
 
 // readDamaged reports documents without vectors. Their producer has to send them again.
 func (c *storeCheck) readDamaged(ctx context.Context, space vector.Space) error {
-	f := queue.Finding{Fault: damaged, Model: c.model, Lane: "store"}
+	f := upkeep.Finding{Fault: damaged, Model: c.model, Lane: "store"}
 	err := c.each(ctx, space, func(page []store.Change) error {
 		for _, ch := range page {
 			if ch.Err != nil {
@@ -142,7 +142,7 @@ func (c *storeCheck) readDamaged(ctx context.Context, space vector.Space) error 
 
 // readOther reports documents of another space. The store has their texts, so they can be embedded again.
 func (c *storeCheck) readOther(ctx context.Context, space vector.Space) error {
-	f := queue.Finding{Fault: otherSpace, Model: c.model, Lane: "store"}
+	f := upkeep.Finding{Fault: otherSpace, Model: c.model, Lane: "store"}
 	err := c.each(ctx, space, func(page []store.Change) error {
 		var list []tasks.Task
 		for _, ch := range page {
@@ -190,7 +190,7 @@ func (c *storeCheck) each(ctx context.Context, space vector.Space, yield func([]
 }
 
 // note counts one more, and names the first few.
-func note(f *queue.Finding, id string) {
+func note(f *upkeep.Finding, id string) {
 	if f.Count++; len(f.Examples) < 3 {
 		f.Examples = append(f.Examples, id)
 	}

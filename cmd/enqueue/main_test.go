@@ -9,13 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/store"
 	storeredis "github.com/embedfleet/embedfleet/store/redis"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -31,10 +33,6 @@ var errBad = tasks.AsPermanent(errors.New("the model chokes on it"))
 // startWorker serves all lanes of "quote" with a fake model until the test ends.
 func startWorker(t *testing.T, redis *testkit.Server) {
 	t.Helper()
-	conn, err := queue.Parse(redis.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
 	docs := storeredis.New(redis.Client())
 	if err := docs.ClaimSpace(t.Context(), "quote", space, store.Keep); err != nil {
 		t.Fatal(err)
@@ -43,10 +41,11 @@ func startWorker(t *testing.T, redis *testkit.Server) {
 		Model: "quote", Space: space, Store: docs, Answers: docs,
 		Embedder: &embedtest.Embedder{Errors: map[string]error{"indigestible": errBad}},
 	}, nil)
-	server, err := queue.NewServer(conn, "quote", []tasks.Lane{tasks.Query, tasks.Live, tasks.Backfill}, handler, nil)
+	server, err := consumer.New(redis.Client(), "quote", []tasks.Lane{tasks.Query, tasks.Live, tasks.Backfill}, handler, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	announce(t, redis)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
@@ -56,6 +55,19 @@ func startWorker(t *testing.T, redis *testkit.Server) {
 			t.Error(err)
 		}
 	})
+}
+
+// announce has a worker of "quote" in the registry until the test ends.
+func announce(t *testing.T, redis *testkit.Server) {
+	t.Helper()
+	workers, entry := registry.NewWorkers(redis.Client()), registry.Worker{ID: "w1", Model: "quote", State: registry.StateReady}
+	if err := workers.Put(t.Context(), entry); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var announcing sync.WaitGroup
+	announcing.Go(func() { _ = workers.Announce(ctx, testkit.Logger(t), func() registry.Worker { return entry }, nil) })
+	t.Cleanup(func() { cancel(); announcing.Wait() })
 }
 
 // call runs the command against redis.
@@ -125,7 +137,7 @@ func TestFromTextToSearch(t *testing.T) {
 	expect(t, status, 1, problems, `no document "nobody" of model "quote"`)
 
 	status, out, _ = call(t, redis, "", "status")
-	expect(t, status, 0, out, "LANE", "live", "no workers", "current")
+	expect(t, status, 0, out, "LANE", "live", "quote  ready", "current")
 	status, out, _ = call(t, redis, "", "status", "--json")
 	var fleet struct {
 		Lanes  []struct{ Pending, Active, Dead int }
@@ -226,6 +238,9 @@ func TestUsage(t *testing.T) {
 	expect(t, status, 1, err, "name it by --model")
 	status, _, err = call(t, redis, "", "--model", "quote", "--file", "/does/not/exist")
 	expect(t, status, 1, err, "opening /does/not/exist: no such file")
+	status, _, err = call(t, redis, "", "--model", "quote", "search", "x")
+	expect(t, status, 1, err, `no worker of model "quote" has registered`)
+	announce(t, redis)
 	status, _, err = call(t, redis, "", "--model", "quote", "search", "x", "--timeout", "1s")
 	expect(t, status, 1, err, "no worker answered within 1s")
 	redis.Kill()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ import (
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	storeredis "github.com/embedfleet/embedfleet/store/redis"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -57,20 +61,24 @@ func workAlone(redisURL string) error {
 	rdb := conn.Client()
 	defer rdb.Close()
 	docs := storeredis.New(rdb)
-	handler := tasks.NewHandler(slog.New(slog.DiscardHandler), tasks.Parts{Model: "m", Space: "s", Embedder: slow{&embedtest.Embedder{}}, Store: docs, Answers: docs}, nil)
-	server, err := queue.NewServer(conn, "m", []tasks.Lane{tasks.Query, tasks.Live, tasks.Backfill}, handler, nil)
+	handler := tasks.NewHandler(slog.New(slog.DiscardHandler), tasks.Parts{Model: "m", Space: "s", Embedder: &embedtest.Embedder{}, Store: docs, Answers: docs}, nil)
+	server, err := consumer.New(rdb, "m", []tasks.Lane{tasks.Query, tasks.Live, tasks.Backfill}, handler, nil)
 	if err != nil {
 		return err
 	}
-	upkeep := queue.NewMaintenance(rdb, nil)
+	workers, entry := registry.NewWorkers(rdb), registry.Worker{ID: rand.Text(), Model: "m", State: registry.StateReady}
+	if err := workers.Put(ctx, entry); err != nil {
+		return err
+	}
+	keep := upkeep.New(rdb, nil)
 	var group sync.WaitGroup
-	group.Go(func() { _ = upkeep.Run(ctx) })
 	defer group.Wait()
-	fmt.Println("serving")
+	group.Go(func() { _ = keep.Run(ctx) })
+	group.Go(func() {
+		_ = workers.Announce(ctx, slog.New(slog.DiscardHandler), func() registry.Worker { return entry }, nil)
+	})
 	return server.Run(ctx)
 }
-
-type slow struct{ tasks.Embedder }
 
 // A process is a gateway, or this test's own program as a worker.
 type process struct {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/samples"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -559,7 +560,7 @@ func (s *stage) serious(b *tab) []string {
 }
 
 // killed kills a worker as the kernel does, and waits for the page to tell.
-func (s *stage) killed(t *testing.T, ann *tab, victim queue.Worker, kill func() error) {
+func (s *stage) killed(t *testing.T, ann *tab, victim registry.Worker, kill func() error) {
 	b := s.beside(t, ann)
 	b.open("/")
 	row := "worker-" + victim.ID

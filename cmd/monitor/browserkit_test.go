@@ -27,6 +27,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 const (
@@ -128,12 +129,12 @@ func (s *stage) startWorker(name string) *os.Process {
 }
 
 // awaitWorkers waits until n workers serve.
-func (s *stage) awaitWorkers(n int) []queue.Worker {
+func (s *stage) awaitWorkers(n int) []registry.Worker {
 	s.t.Helper()
-	var serving []queue.Worker
+	var serving []registry.Worker
 	s.eventually(fmt.Sprintf("%d workers serve", n), func() bool {
 		list, err := s.fleet.Workers.List(s.t.Context())
-		serving = slices.DeleteFunc(list, func(w queue.Worker) bool { return !w.Serving() })
+		serving = slices.DeleteFunc(list, func(w registry.Worker) bool { return !w.Serving() })
 		return err == nil && len(serving) == n
 	})
 	return serving

@@ -25,6 +25,8 @@ import (
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/monitoring/login"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -185,7 +187,7 @@ func TestMonitor(t *testing.T) {
 	if by, ok, err := keeper.Asked(t.Context(), "dart", "dart"); by != "local" || !ok || err != nil {
 		t.Errorf("a slot was asked for by %q, %v, %v", by, ok, err)
 	}
-	events, err := queue.NewEvents(rdb).List(t.Context(), 10)
+	events, err := registry.NewEvents(rdb).List(t.Context(), 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,25 +292,23 @@ func TestDeadLettersByHand(t *testing.T) {
 func bury(t *testing.T, rdb *redis.Client, n int) {
 	t.Helper()
 	enqueue(t, rdb, tasks.Live, n)
-	conn, err := queue.Parse("redis://" + rdb.Options().Addr)
+	server, err := consumer.New(rdb, alias, []tasks.Lane{tasks.Live}, refusing{}, &consumer.Options{Logger: testkit.Logger(t), Concurrency: 8})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := queue.NewServer(conn, alias, []tasks.Lane{tasks.Live}, refusing{}, &queue.ServerOptions{Logger: testkit.Logger(t), Concurrency: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
 	for deadline := time.Now().Add(patience); laneStatus(t, rdb, tasks.Live).Dead < int64(n); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("only %d of %d died", laneStatus(t, rdb, tasks.Live).Dead, n)
 		}
-	}
-	server.Stop()
-	if err := server.Shutdown(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -377,7 +377,11 @@ func detour(t *testing.T, to string, delay time.Duration) string {
 // refusing is a handler that no task pleases.
 type refusing struct{}
 
-func (refusing) Handle(context.Context, tasks.Task) error { return refusal{} }
+func (refusing) HandleBatch(_ context.Context, items []tasks.Item, report func([]tasks.Result)) {
+	for i := range items {
+		report([]tasks.Result{{Index: i, Err: refusal{}}})
+	}
+}
 
 type refusal struct{}
 

@@ -12,6 +12,8 @@ import (
 	"github.com/embedfleet/embedfleet/monitoring/page"
 	"github.com/embedfleet/embedfleet/monitoring/words"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -26,9 +28,9 @@ const (
 type desk struct {
 	log     *slog.Logger
 	lanes   *queue.Lanes
-	control *queue.Control
-	dead    *queue.Dead
-	events  *queue.Events
+	control *registry.Control
+	dead    *upkeep.Dead
+	events  *registry.Events
 	sources *ledger.Ledger
 }
 
@@ -36,9 +38,9 @@ type desk struct {
 func (d *desk) Do(ctx context.Context, o page.Order, progress func(string)) (string, error) {
 	switch o.Do {
 	case page.PauseLane:
-		return "Paused.", d.noted(ctx, o, queue.EventPaused, string(o.Lane), d.lanes.Pause(ctx, o.Model, o.Lane))
+		return "Paused.", d.noted(ctx, o, registry.EventPaused, string(o.Lane), d.lanes.Pause(ctx, o.Model, o.Lane))
 	case page.ResumeLane:
-		return "Resumed.", d.noted(ctx, o, queue.EventResumed, string(o.Lane), d.lanes.Resume(ctx, o.Model, o.Lane))
+		return "Resumed.", d.noted(ctx, o, registry.EventResumed, string(o.Lane), d.lanes.Resume(ctx, o.Model, o.Lane))
 	case page.SetLimits: // Control notes its own events
 		_, err := d.control.Set(ctx, target(o), o.Settings, o.By)
 		return "Set: " + o.Settings.String() + ". Workers take it over within two seconds.", err
@@ -65,11 +67,11 @@ func (d *desk) Do(ctx context.Context, o page.Order, progress func(string)) (str
 }
 
 // target is whom settings are for: one worker if it is named, else the model's.
-func target(o page.Order) queue.Target {
+func target(o page.Order) registry.Target {
 	if o.Worker != "" {
-		return queue.Target{Worker: o.Worker}
+		return registry.Target{Worker: o.Worker}
 	}
-	return queue.Target{Model: o.Model}
+	return registry.Target{Model: o.Model}
 }
 
 // noted writes down what was done. That it could not be noted does not undo it, so it is logged only; the log has
@@ -78,11 +80,11 @@ func (d *desk) noted(ctx context.Context, o page.Order, what, about string, err 
 	if err != nil {
 		return err
 	}
-	d.note(ctx, queue.Event{What: what, Who: o.By, Model: o.Model, About: about, Text: o.Reason})
+	d.note(ctx, registry.Event{What: what, Who: o.By, Model: o.Model, About: about, Text: o.Reason})
 	return nil
 }
 
-func (d *desk) note(ctx context.Context, e queue.Event) {
+func (d *desk) note(ctx context.Context, e registry.Event) {
 	if err := d.events.Append(ctx, e); err != nil {
 		d.log.Warn("noting what an operator did failed", "what", e.What, "who", e.Who, "about", e.About, "err", err)
 	}
@@ -118,8 +120,8 @@ func (d *desk) runSlot(ctx context.Context, o page.Order) (string, error) {
 }
 
 // letters are the dead letters that an order is about.
-func letters(o page.Order) queue.DeadFilter {
-	var f queue.DeadFilter
+func letters(o page.Order) upkeep.DeadFilter {
+	var f upkeep.DeadFilter
 	if o.Lane != "" {
 		f.Lanes = []tasks.Lane{o.Lane}
 	}
@@ -136,11 +138,11 @@ func letters(o page.Order) queue.DeadFilter {
 }
 
 func (d *desk) replay(ctx context.Context, o page.Order, progress func(string)) (string, error) {
-	r, err := d.dead.Replay(ctx, o.Model, letters(o), func(r queue.Revival) {
+	r, err := d.dead.Replay(ctx, o.Model, letters(o), func(r upkeep.Revival) {
 		progress(fmt.Sprintf("%s of %s replayed", words.Count(int64(r.Replayed)), words.Count(int64(r.Chosen))))
 	})
 	if r.Replayed > 0 {
-		d.note(ctx, queue.Event{What: queue.EventReplayed, Who: o.By, Model: o.Model, About: about(o), Text: words.Plural(int64(r.Replayed), "letter")})
+		d.note(ctx, registry.Event{What: registry.EventReplayed, Who: o.By, Model: o.Model, About: about(o), Text: words.Plural(int64(r.Replayed), "letter")})
 	}
 	if err != nil {
 		return "", err
@@ -165,7 +167,7 @@ func (d *desk) replay(ctx context.Context, o page.Order, progress func(string)) 
 func (d *desk) drop(ctx context.Context, o page.Order) (string, error) {
 	n, err := d.dead.Drop(ctx, o.Model, letters(o))
 	if n > 0 {
-		d.note(ctx, queue.Event{What: queue.EventDropped, Who: o.By, Model: o.Model, About: about(o), Text: words.Plural(int64(n), "letter")})
+		d.note(ctx, registry.Event{What: registry.EventDropped, Who: o.By, Model: o.Model, About: about(o), Text: words.Plural(int64(n), "letter")})
 	}
 	if err == nil && n == 0 {
 		err = errors.New("no letter fits; they were replayed or dropped meanwhile")

@@ -23,6 +23,8 @@ import (
 	"github.com/embedfleet/embedfleet/monitoring/login"
 	"github.com/embedfleet/embedfleet/monitoring/page"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 )
 
@@ -105,17 +107,17 @@ func (a *app) settle() error {
 
 // look makes the reader of the fleet and its page.
 func (a *app) look() (err error) {
-	lanes, dead, sources := queue.NewLanes(a.rdb), queue.NewDead(a.rdb), ledger.New(a.rdb)
-	events := queue.NewEvents(a.rdb)
+	lanes, dead, sources := queue.NewLanes(a.rdb), upkeep.NewDead(a.rdb), ledger.New(a.rdb)
+	events := registry.NewEvents(a.rdb)
 	a.fleet = fleet.NewCollector(fleet.Parts{
-		Lanes: lanes, Workers: queue.NewWorkers(a.rdb), Events: events, Dead: dead, Sources: sources,
+		Lanes: lanes, Workers: registry.NewWorkers(a.rdb), Events: events, Dead: dead, Sources: sources,
 		Memory: func(ctx context.Context) float64 { return queue.UsedMemory(ctx, a.rdb) },
 	}, &fleet.Options{Logger: a.log, Models: a.cfg.models})
 	a.metrics = newMetrics(a.fleet)
 	a.metrics.Registry().MustRegister(monitoring.NewRedisMemory(func(context.Context) float64 { s, _ := a.fleet.Snapshot(); return s.Memory }))
 	a.page, err = page.New(page.Parts{
 		Frame: a.frame, Fleet: a.fleet, Letters: dead,
-		Controls: &desk{log: a.log, lanes: lanes, control: queue.NewControl(a.rdb), dead: dead, events: events, sources: sources},
+		Controls: &desk{log: a.log, lanes: lanes, control: registry.NewControl(a.rdb), dead: dead, events: events, sources: sources},
 	}, &page.Options{Logger: a.log, Observe: a.metrics.Order, Handbook: docs.Operations})
 	return err
 }

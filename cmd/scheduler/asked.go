@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler"
 )
 
@@ -37,14 +37,14 @@ func (s *server) hear(ctx context.Context, clock *scheduler.Scheduler, run func(
 // obey runs one slot and tells the fleet what came of it.
 func (s *server) obey(ctx context.Context, clock *scheduler.Scheduler, j scheduler.Job, by string) {
 	report, err := clock.RunNow(ctx, j.Job, time.Now())
-	e := queue.Event{What: "slot run by hand", Who: by, About: j.Job, Text: fmt.Sprintf("%d new of %d items, %d requests", report.New, report.Items, report.Requests)}
+	e := registry.Event{What: "slot run by hand", Who: by, About: j.Job, Text: fmt.Sprintf("%d new of %d items, %d requests", report.New, report.Items, report.Requests)}
 	if err != nil {
 		e.What, e.Text = "slot by hand failed", err.Error()
 		s.log.Warn("a slot that an operator asked for failed", "job", j.Job, "user", by, "err", err)
 	} else {
 		s.log.Info("a slot that an operator asked for is done", "job", j.Job, "user", by, "new", report.New)
 	}
-	if err := queue.NewEvents(s.rdb).Append(ctx, e); err != nil {
+	if err := registry.NewEvents(s.rdb).Append(ctx, e); err != nil {
 		s.log.Warn("noting a slot that an operator asked for failed", "job", j.Job, "err", err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 )
@@ -26,9 +26,9 @@ func TestASlotThatAnOperatorAskedFor(t *testing.T) {
 	if err := l.Ask(t.Context(), dart.Source, dart.JobCompanies, "ann"); err != nil {
 		t.Fatal(err)
 	}
-	var told []queue.Event
+	var told []registry.Event
 	for deadline := time.Now().Add(time.Minute); len(told) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		list, err := queue.NewEvents(rdb).List(t.Context(), 50)
+		list, err := registry.NewEvents(rdb).List(t.Context(), 50)
 		if err != nil {
 			t.Fatal(err)
 		}

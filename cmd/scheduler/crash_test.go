@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
@@ -237,27 +237,25 @@ type counting struct {
 	stored map[string]int
 }
 
-func (c *counting) Put(ctx context.Context, rec vector.Record) (bool, error) {
-	stored, err := c.Store.Put(ctx, rec)
+func (c *counting) PutMany(ctx context.Context, recs []vector.Record) ([]bool, []error) {
+	stored, errs := c.Store.PutMany(ctx, recs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if stored {
-		c.stored[rec.Document.ID]++
+	for i, rec := range recs {
+		if stored[i] {
+			c.stored[rec.Document.ID]++
+		}
 	}
-	return stored, err
+	return stored, errs
 }
 
 // work drains the lane with a fake model.
 func (c *crowd) work(docs *counting) {
 	c.t.Helper()
-	conn, err := queue.Parse(c.rdb.URL())
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	handler := tasks.NewHandler(slog.New(slog.DiscardHandler), tasks.Parts{
 		Model: "m", Space: "s", Embedder: &embedtest.Embedder{}, Store: docs, Answers: docs,
 	}, nil)
-	server, err := queue.NewServer(conn, "m", []tasks.Lane{tasks.Live}, handler, nil)
+	server, err := consumer.New(c.rdb.Client(), "m", []tasks.Lane{tasks.Live}, handler, nil)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/embedfleet/embedfleet/internal/trace/tracetest"
 	"github.com/embedfleet/embedfleet/monitoring"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/imitation"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
@@ -177,15 +178,8 @@ func TestOneTraceFromTheCrawlToTheTask(t *testing.T) {
 	if !ok || crawl.Attributes["new"] != "502" {
 		t.Fatalf("%+v", crawl)
 	}
-	conn, err := queue.Parse(s.rdb.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
 	got := make(chan string, 502)
-	server, err := queue.NewServer(conn, "m", []tasks.Lane{tasks.Live}, handlerFunc(func(_ context.Context, t tasks.Task) error {
-		got <- t.Trace
-		return nil
-	}), nil)
+	server, err := consumer.New(s.rdb.Client(), "m", []tasks.Lane{tasks.Live}, eachDone(func(t tasks.Task) { got <- t.Trace }), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,9 +195,15 @@ func TestOneTraceFromTheCrawlToTheTask(t *testing.T) {
 	}
 }
 
-type handlerFunc func(context.Context, tasks.Task) error
+// eachDone is a handler that has done a task when it has looked at it.
+type eachDone func(tasks.Task)
 
-func (f handlerFunc) Handle(ctx context.Context, t tasks.Task) error { return f(ctx, t) }
+func (f eachDone) HandleBatch(_ context.Context, items []tasks.Item, report func([]tasks.Result)) {
+	for i, item := range items {
+		f(item.Task)
+		report([]tasks.Result{{Index: i}})
+	}
+}
 
 func TestUsage(t *testing.T) {
 	t.Parallel()

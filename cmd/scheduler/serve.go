@@ -14,6 +14,8 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/lanes"
 	"github.com/embedfleet/embedfleet/monitoring"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler"
 )
 
@@ -76,11 +78,11 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 	group, ctx := errgroup.WithContext(cmd.Context())
 	group.Go(func() error { return clock.Run(ctx) })
 	group.Go(func() error {
-		opts := &queue.MaintenanceOptions{Logger: a.log, Models: []string{a.cfg.alias}}
-		return queue.NewMaintenance(a.rdb, opts).Run(ctx)
+		opts := &upkeep.Options{Logger: a.log, Models: []string{a.cfg.alias}}
+		return upkeep.New(a.rdb, opts).Run(ctx)
 	})
 	// Workers watch each other; of the last one's death only somebody else can tell.
-	group.Go(func() error { return queue.NewWorkers(a.rdb).Watch(ctx, a.log, "scheduler") })
+	group.Go(func() error { return registry.NewWorkers(a.rdb).Watch(ctx, a.log, "scheduler") })
 	for name, source := range a.sources {
 		f := &scheduler.Freshness{Log: a.log, Alias: a.cfg.alias, Source: name, Waiting: source, Store: a.store, Seen: s.metrics.Fresh}
 		group.Go(func() error { return f.Run(ctx) })

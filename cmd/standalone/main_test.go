@@ -22,6 +22,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/samples"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -347,7 +348,7 @@ trap 'exit 0' TERM; while :; do sleep 0.05; done`)
 	s, f := launch(t, settings{worker: worker, workers: 2, pause: 10 * time.Millisecond})
 	s.see("worker-1 crashed: signal: segmentation fault.*, crash 1 of 5 in 10m0s, again in 10ms")
 	s.see("worker-1: crashes too often: 5 times in 10m0s, last: signal: segmentation fault.*about to fail, crash 4; it is not started again")
-	var failed queue.Worker
+	var failed registry.Worker
 	s.until("it shows", func() bool {
 		list, err := f.Workers.List(t.Context())
 		if err != nil || len(list) != 1 { // the other one is a script and tells nobody
@@ -356,12 +357,12 @@ trap 'exit 0' TERM; while :; do sleep 0.05; done`)
 		failed = list[0]
 		return true
 	})
-	if failed.State != queue.StateFailed || failed.Name != "worker-1" || failed.Crashes != 5 || failed.Model != "m" ||
+	if failed.State != registry.StateFailed || failed.Name != "worker-1" || failed.Crashes != 5 || failed.Model != "m" ||
 		!strings.Contains(failed.Reason, "about to fail, crash 4") {
 		t.Errorf("%+v", failed)
 	}
 	events, err := f.Events.List(t.Context(), 100)
-	if err != nil || len(events) != 6 || events[0].What != queue.EventFailed || events[1].What != queue.EventCrashed ||
+	if err != nil || len(events) != 6 || events[0].What != registry.EventFailed || events[1].What != registry.EventCrashed ||
 		events[5].About != "worker-1" || !strings.Contains(events[5].Text, "segmentation fault") {
 		t.Errorf("events %+v, %v", events, err)
 	}
@@ -447,7 +448,7 @@ func (s *show) until(what string, ok func() bool) {
 // This process lives, the worker is started again, its tasks run elsewhere or again, and nothing is lost.
 func TestAFaultInNativeCode(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the system notices a dead worker's tasks after half a minute; not in -short")
+		t.Skip("starts processes and lets one crash; not in -short")
 	}
 	t.Parallel()
 	const documents = 300

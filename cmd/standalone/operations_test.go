@@ -14,7 +14,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/internal/testkit"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // documented returns the commands of a section of docs/operations.md.
@@ -40,8 +40,8 @@ func documented(t *testing.T, section string) []string {
 
 // statusz is what a worker says of itself.
 type statusz struct {
-	Worker queue.Worker   `json:"worker"`
-	Engine embedder.Stats `json:"engine"`
+	Worker registry.Worker `json:"worker"`
+	Engine embedder.Stats  `json:"engine"`
 }
 
 // statusOf asks the workers themselves, by name.
@@ -79,12 +79,12 @@ func TestChangingARunningFleet(t *testing.T) {
 		return err == nil && len(list) == 2 && list[0].Serving() && list[1].Serving()
 	}
 	s.until("both serve", both)
-	const seconds = queue.Seconds(time.Second)
-	flags := queue.Settings{Concurrency: 512, MaxAccess: 576, AccessTimeout: 30 * seconds}
-	of := func(concurrency, access int, timeout queue.Seconds) queue.Settings {
-		return queue.Settings{Concurrency: concurrency, MaxAccess: access, AccessTimeout: timeout}
+	const seconds = registry.Seconds(time.Second)
+	flags := registry.Settings{Concurrency: 512, MaxAccess: 576, AccessTimeout: 30 * seconds}
+	of := func(concurrency, access int, timeout registry.Seconds) registry.Settings {
+		return registry.Settings{Concurrency: concurrency, MaxAccess: access, AccessTimeout: timeout}
 	}
-	want := map[string]map[string]queue.Settings{ // after each command, by worker
+	want := map[string]map[string]registry.Settings{ // after each command, by worker
 		"fleet list": {"worker-1": flags, "worker-2": flags},
 		"fleet set --worker all --concurrency 8 --max-access 16 --access-timeout 20s": {"worker-1": of(8, 16, 20*seconds), "worker-2": of(8, 16, 20*seconds)},
 		"fleet set --model minilm --concurrency 256":                                  {"worker-1": of(256, 16, 20*seconds), "worker-2": of(256, 16, 20*seconds)},
@@ -111,7 +111,7 @@ func TestChangingARunningFleet(t *testing.T) {
 		}
 		delete(want, command)
 		out = run(command)
-		got := map[string]queue.Settings{}
+		got := map[string]registry.Settings{}
 		for name, s := range statusOf(t, f) {
 			got[name] = s.Worker.Settings
 			if l := s.Engine.Limits; l.MaxAccess != s.Worker.MaxAccess || l.AccessTimeout != time.Duration(s.Worker.AccessTimeout) {
@@ -125,7 +125,7 @@ func TestChangingARunningFleet(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("not in docs/operations.md: %v", want)
 	}
-	for _, part := range []string{queue.EventReady, queue.EventSettings, queue.EventDrain, "kim@"} {
+	for _, part := range []string{registry.EventReady, registry.EventSettings, registry.EventDrain, "kim@"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("the events do not tell of %q:\n%s", part, out)
 		}
@@ -134,7 +134,7 @@ func TestChangingARunningFleet(t *testing.T) {
 
 	// Texts are embedded under the tightest limits too.
 	run("fleet set --model minilm --concurrency 1 --max-access 1")
-	if out := run("--model minilm --wait one two three"); !strings.Contains(out, "3 stored, 0 failed") {
+	if out := run("--model minilm --wait -- one two three"); !strings.Contains(out, "3 stored, 0 failed") {
 		t.Errorf("with one at a time: %s", out)
 	}
 	s.stop()

@@ -20,7 +20,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/internal/supervise"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // noteWait is how long telling the fleet of a crash may take: the restart waits for it.
@@ -95,14 +95,14 @@ func (k *keeper) run(ctx context.Context, redisURL string) error {
 		return err
 	}
 	k.say("worker", "%v; it is not started again, tasks stay queued", err)
-	k.note(ctx, queue.EventFailed, err.Error())
+	k.note(ctx, registry.EventFailed, err.Error())
 	k.crew.leave(fmt.Errorf("%w: %w", errNoWorkers, err))
 	host, _ := os.Hostname() // a name for people; none is fine
-	entry := queue.Worker{
-		ID: uuid.NewString(), Name: k.name, Model: k.alias, State: queue.StateFailed, Since: time.Now(), Reason: err.Error(),
+	entry := registry.Worker{
+		ID: uuid.NewString(), Name: k.name, Model: k.alias, State: registry.StateFailed, Since: time.Now(), Reason: err.Error(),
 		Host: host, PID: os.Getpid(), Started: time.Now(), Crashes: k.crashes,
 	}
-	return k.fleet.Workers.Announce(ctx, k.logger, func() queue.Worker { return entry }, nil)
+	return k.fleet.Workers.Announce(ctx, k.logger, func() registry.Worker { return entry }, nil)
 }
 
 func (k *keeper) child(redisURL string) *supervise.Child {
@@ -133,7 +133,7 @@ func (k *keeper) crashed(c supervise.Crash) {
 		text += fmt.Sprintf(", again in %v", c.Again)
 	}
 	k.say("worker", "%s crashed: %s", k.name, text)
-	k.note(context.Background(), queue.EventCrashed, text)
+	k.note(context.Background(), registry.EventCrashed, text)
 	ctx, cancel := context.WithTimeout(context.Background(), noteWait)
 	defer cancel()
 	host, _ := os.Hostname() // as the worker itself asked
@@ -146,7 +146,7 @@ func (k *keeper) crashed(c supervise.Crash) {
 func (k *keeper) note(ctx context.Context, what, text string) {
 	ctx, cancel := context.WithTimeout(ctx, noteWait)
 	defer cancel()
-	err := k.fleet.Events.Append(ctx, queue.Event{What: what, Who: "standalone", Model: k.alias, About: k.name, Text: text})
+	err := k.fleet.Events.Append(ctx, registry.Event{What: what, Who: "standalone", Model: k.alias, About: k.name, Text: text})
 	if err != nil {
 		k.logger.Warn("noting an event failed", "what", what, "err", err)
 	}
@@ -167,7 +167,7 @@ func (a *app) awaitWorker(ctx context.Context) error {
 					a.crew.served.Store(true)
 					a.say("worker", "ready after %.1f s: model %s, space %s", time.Since(begun).Seconds(), a.alias, w.Space.Short())
 					return nil
-				case !said && w.State == queue.StateLoading:
+				case !said && w.State == registry.StateLoading:
 					a.say("worker", "loading %s; tasks queue meanwhile", a.model)
 					said = true
 				}

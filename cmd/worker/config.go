@@ -19,6 +19,7 @@ import (
 	"github.com/embedfleet/embedfleet/hub"
 	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -176,6 +177,7 @@ type serveFlags struct {
 	queries     int
 	http        boot.Address
 	grace       time.Duration
+	ahead       time.Duration
 	deadline    time.Duration
 	loadTimeout time.Duration
 	reembed     bool
@@ -193,14 +195,15 @@ func (f *serveFlags) register(c *boot.Config) {
 	c.String(&f.redisURL, "redis-url", "redis://127.0.0.1:6379", "the queue's Redis", boot.Env("REDIS_URL"), boot.Secret)
 	c.String(&f.alias, "alias", "", "the model's name in the fleet; by default drawn from its folder or repository")
 	c.Strings(&f.lanes, "lanes", laneNames(tasks.Lanes), "lanes to serve")
-	c.Int(&f.concurrency, "concurrency", 512, [2]int{1, queue.MaxConcurrency}, "documents leased at once; the batcher sorts that many by length")
-	c.Int(&f.queries, "query-concurrency", 64, [2]int{1, 1 << 12}, "queries leased at once")
+	c.Int(&f.concurrency, "concurrency", 512, [2]int{1, registry.MaxConcurrency}, "documents in hand at most")
+	c.Int(&f.queries, "query-concurrency", 64, [2]int{1, 1 << 12}, "queries in hand at most")
+	c.Duration(&f.ahead, "ahead", 15*time.Second, [2]time.Duration{time.Second, 10 * time.Minute}, "work in hand at most, in the time that this worker needs for it by its own measured rate")
 	c.String(&f.http.HostPort, "http", defaultHTTP, "address of /livez, /readyz, /statusz and /metrics; a busy default gives way to a free port")
 	c.Duration(&f.grace, "grace", 25*time.Second, [2]time.Duration{time.Second, time.Hour}, "time for tasks under way after SIGTERM")
-	c.Duration(&f.deadline, "task-timeout", 0, [2]time.Duration{0, 24 * time.Hour}, "longest time for one task, below what its producer allows; 0 leaves it to the producer")
+	c.Duration(&f.deadline, "task-timeout", 0, [2]time.Duration{0, 24 * time.Hour}, "longest time that the model may spend on one text; 0 leaves it to the producer")
 	c.Duration(&f.loadTimeout, "load-timeout", time.Hour, [2]time.Duration{time.Second, 24 * time.Hour}, "longest start-up, download included")
-	c.Int(&f.maxAccess, "max-access", 0, [2]int{0, queue.MaxAccess}, "texts inside the model at once; 0 is all that are leased")
-	c.Duration(&f.accessTimeout, "access-timeout", 30*time.Second, [2]time.Duration{queue.MinAccessTimeout, queue.MaxAccessTimeout}, "longest wait of a text for access to the model")
+	c.Int(&f.maxAccess, "max-access", 0, [2]int{0, registry.MaxAccess}, "texts inside the model at once; 0 is all that are in hand")
+	c.Duration(&f.accessTimeout, "access-timeout", 30*time.Second, [2]time.Duration{registry.MinAccessTimeout, registry.MaxAccessTimeout}, "longest wait of a text for access to the model")
 	c.String(&f.name, "name", "", "what the fleet page calls this worker, beside host and process id")
 	c.Int(&f.crashes, "crashes", 0, [2]int{0, 1 << 30}, "how often its supervisor started it again, for the fleet page")
 	c.String(&f.restartFile, "restart-file", "", "file to count crashes in, under a supervisor that does not: after 5 in 10 min the worker stays up and only says so")

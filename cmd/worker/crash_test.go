@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/fleet"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -47,7 +50,7 @@ const crashAlias = "minilm"
 func newDisaster(t *testing.T, tags string) *disaster {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("the system notices a dead worker after half a minute; not in -short")
+		t.Skip("starts processes and kills them; not in -short")
 	}
 	server := testkit.RedisServer(t)
 	conn, err := queue.Parse(server.URL())
@@ -65,7 +68,7 @@ func newDisaster(t *testing.T, tags string) *disaster {
 // A process is a worker that was started.
 type process struct {
 	*os.Process
-	ended chan struct{}
+	ended <-chan struct{}
 	log   *strings.Builder // to be read when it has ended
 }
 
@@ -80,14 +83,15 @@ func (d *disaster) start(args ...string) *process {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	p := &process{cmd.Process, make(chan struct{}), log}
+	ended := make(chan struct{})
+	p := &process{cmd.Process, ended, log}
 	go func() {
-		defer close(p.ended)
+		defer close(ended)
 		_ = cmd.Wait() // most are killed
 	}()
 	d.t.Cleanup(func() {
 		_ = p.Kill() // it may have ended
-		<-p.ended
+		<-ended
 		if d.t.Failed() {
 			d.t.Logf("worker %d said:\n%s", p.Pid, log)
 		}
@@ -166,7 +170,7 @@ func TestSIGHUP(t *testing.T) {
 	t.Parallel()
 	d := newDisaster(t, "")
 	p := d.start()
-	entry := func() (w queue.Worker) {
+	entry := func() (w registry.Worker) {
 		if list, err := d.fleet.Workers.List(t.Context()); err == nil && len(list) == 1 {
 			w = list[0]
 		}
@@ -197,6 +201,13 @@ func TestSIGHUP(t *testing.T) {
 	}
 }
 
+// backAfterKill is when everything of a worker that died is back in its lane, at the latest: 10 s on any machine that
+// keeps up, a lease and a sweep, and as long again for one that does not.
+const backAfterKill = 20 * time.Second
+
+// queryAfterKill is the same for a query, which is to run again after 3 s.
+const queryAfterKill = 15 * time.Second
+
 // TestKilledWorker kills one of two workers while it has tasks in hand. All of them run again, in time, and
 // nobody is charged with a failure.
 func TestKilledWorker(t *testing.T) {
@@ -213,41 +224,76 @@ func TestKilledWorker(t *testing.T) {
 		texts[i] = fmt.Sprintf("Report %d. %s", i, strings.Repeat("The company announced its results for the quarter. ", 10+i%10))
 	}
 	receipts := d.enqueue(texts...)
-	d.until(testPatience, "both are busy", func() bool { return d.stored().Documents >= 20 })
+	consumer := d.consumerOf(first)
+	d.until(testPatience, "both are busy", func() bool { return d.stored().Documents >= 20 && len(d.heldBy(consumer)) > 0 })
 	if err := first.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
 	<-first.ended
+	orphans := d.heldBy(consumer)
+	if len(orphans) == 0 {
+		t.Error("the killed worker had nothing in hand: the test shows nothing")
+	}
+	d.until(backAfterKill, "nobody's tasks are the killed worker's", func() bool { return len(d.heldBy(consumer)) == 0 })
+	back := time.Since(killed).Round(100 * time.Millisecond)
 
-	waiting, cancel := context.WithTimeout(t.Context(), time.Minute)
+	waiting, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	var orphans int64 // what is left when the other worker has nothing to do and no lease has lapsed
 	failures, err := d.fleet.Queue.Wait(waiting, receipts, func(queue.Progress) {
 		for _, l := range d.lanes() {
 			if l.Retry+l.Dead+l.Scheduled > 0 {
 				t.Errorf("somebody was charged: %+v", l)
-			}
-			if since := time.Since(killed); l.Pending == 0 && since > 10*time.Second && since < 25*time.Second {
-				orphans = l.Active
 			}
 		}
 	})
 	if err != nil || len(failures) > 0 {
 		t.Fatalf("after %v: %v, %v; stored %+v", time.Since(killed), err, failures, d.stored())
 	}
-	took := time.Since(killed).Round(100 * time.Millisecond)
 	if s := d.stored(); s.Documents != documents || s.Chunks != documents {
 		t.Errorf("stored %+v, want %d documents of a chunk each", s, documents)
-	}
-	if orphans == 0 {
-		t.Error("the killed worker had nothing in hand: the test shows nothing")
 	}
 	if failed, err := d.rdb.Keys(t.Context(), "asynq:*:failed*").Result(); err != nil || len(failed) > 0 {
 		t.Errorf("asynq counted failures in %v, %v", failed, err)
 	}
-	t.Logf("%d tasks of the killed worker were done %v after its end; %d texts were written for %d documents",
-		orphans, took, d.stored().TextsTotal, documents)
+	t.Logf("%d tasks of the killed worker were taken back %v after its end; %d texts were written for %d documents",
+		len(orphans), back, d.stored().TextsTotal, documents)
+}
+
+// consumerOf returns by which name a process holds its leases, as its heartbeat for asynq's tools has it.
+func (d *disaster) consumerOf(p *process) string {
+	d.t.Helper()
+	names, err := d.rdb.ZRange(d.t.Context(), "asynq:servers", 0, -1).Result()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, name := range names {
+		if _, id, ok := strings.Cut(name, fmt.Sprintf(":%d:", p.Pid)); ok {
+			return strings.TrimSuffix(id, "}")
+		}
+	}
+	d.t.Fatalf("process %d has no heartbeat among %q", p.Pid, names)
+	return ""
+}
+
+// heldBy returns the tasks of the live lane that a consumer holds.
+func (d *disaster) heldBy(consumer string) (ids []string) {
+	d.t.Helper()
+	lane := "asynq:{embed:" + crashAlias + ":live}:"
+	active, err := d.rdb.LRange(d.t.Context(), lane+"active", 0, -1).Result()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, id := range active {
+		holder, err := d.rdb.HGet(d.t.Context(), lane+"t:"+id, "holder").Result()
+		if err != nil && !errors.Is(err, redis.Nil) { // it may have been done meanwhile
+			d.t.Fatal(err)
+		}
+		if strings.HasPrefix(holder, consumer+":") {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // TestPoison lets one text among many kill every process that runs it. The others are stored, and it ends as
@@ -258,11 +304,11 @@ func TestPoison(t *testing.T) {
 	d := newDisaster(t, "crashtest")
 	begun := time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
-	var maintenance sync.WaitGroup
-	defer maintenance.Wait()
+	var sweeping sync.WaitGroup
+	defer sweeping.Wait()
 	defer cancel()
-	maintenance.Go(func() {
-		_ = queue.NewMaintenance(d.rdb, &queue.MaintenanceOptions{Logger: testkit.Logger(t), Models: []string{crashAlias}}).Run(ctx)
+	sweeping.Go(func() {
+		_ = upkeep.New(d.rdb, &upkeep.Options{Logger: testkit.Logger(t), Models: []string{crashAlias}}).Run(ctx)
 	})
 	texts := make([]string, innocents+1)
 	for i := range texts {
@@ -280,10 +326,7 @@ func TestPoison(t *testing.T) {
 		if d.finished(worker) {
 			break
 		}
-		// A new maintenance charges nobody at first; after that the test need not wait for leases to lapse.
-		d.until(time.Minute, "the amnesty", func() bool { return time.Since(begun) > 22*time.Second })
-		d.lapse()
-		d.until(testPatience, "the dead worker's tasks are back", func() bool {
+		d.until(backAfterKill, "the dead worker's tasks are back", func() bool {
 			for _, l := range d.lanes() {
 				if l.Active > 0 {
 					return false
@@ -298,12 +341,45 @@ func TestPoison(t *testing.T) {
 	if s := d.stored(); s.Documents != innocents {
 		t.Errorf("stored %+v, want all %d innocents", s, innocents)
 	}
-	letters, err := d.fleet.Dead.List(t.Context(), crashAlias, queue.DeadFilter{}, 10)
-	if err != nil || len(letters) != 1 || letters[0].Code != queue.CodePoison || letters[0].Lane != tasks.Quarantine ||
+	letters, err := d.fleet.Dead.List(t.Context(), crashAlias, upkeep.DeadFilter{}, 10)
+	if err != nil || len(letters) != 1 || letters[0].Code != upkeep.CodePoison || letters[0].Lane != tasks.Quarantine ||
 		letters[0].ID != receipts[innocents/2].ID {
 		t.Errorf("dead letters %+v, %v; want the poison, from quarantine", letters, err)
 	}
 	t.Logf("done %v after the beginning", time.Since(begun).Round(time.Second))
+}
+
+// TestAQueryOfAKilledWorker lets a search text kill whoever embeds it, with two workers there: the time from the end of the
+// first to the end of the second is how long a query is away when its worker dies.
+func TestAQueryOfAKilledWorker(t *testing.T) {
+	t.Parallel()
+	d := newDisaster(t, "crashtest")
+	workers := []*process{d.start(), d.start()}
+	d.until(testPatience, "two workers serve", func() bool { return d.ready(2) })
+	query, err := tasks.NewQuery(crashAlias, "this will kill the worker", &tasks.Options{Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.fleet.Queue.Enqueue(t.Context(), []tasks.Task{query}); err != nil {
+		t.Fatal(err)
+	}
+	var ends []time.Time
+	for range workers {
+		select {
+		case <-workers[0].ended:
+			workers[0].ended = nil // which waits for ever
+		case <-workers[1].ended:
+			workers[1].ended = nil
+		case <-time.After(testPatience):
+			t.Fatalf("after %d ends no worker died of the query; %+v", len(ends), d.lanes())
+		}
+		ends = append(ends, time.Now())
+	}
+	took := ends[1].Sub(ends[0])
+	t.Logf("the query ran again %v after the end of its worker", took.Round(10*time.Millisecond))
+	if took > queryAfterKill {
+		t.Errorf("the query ran again after %v, want %v at most", took, queryAfterKill)
+	}
 }
 
 // finished waits until the worker is dead, or nothing is left to do.
@@ -326,29 +402,4 @@ func (d *disaster) finished(worker *process) bool {
 		<-worker.ended
 	}
 	return done
-}
-
-// lapse is what half a minute of silence does to a dead worker: its entry and its leases lapse.
-func (d *disaster) lapse() {
-	d.t.Helper()
-	ctx := d.t.Context()
-	workers, err := d.rdb.Keys(ctx, "embedfleet:worker:*").Result()
-	if err == nil && len(workers) > 0 {
-		err = d.rdb.Del(ctx, workers...).Err()
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	for _, lane := range tasks.Lanes {
-		key := fmt.Sprintf("asynq:{embed:%s:%s}:lease", crashAlias, lane)
-		ids, err := d.rdb.ZRange(ctx, key, 0, -1).Result()
-		for _, id := range ids {
-			if err == nil {
-				err = d.rdb.ZAddXX(ctx, key, redis.Z{Score: 1, Member: id}).Err()
-			}
-		}
-		if err != nil {
-			d.t.Fatal(err)
-		}
-	}
 }

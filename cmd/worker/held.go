@@ -4,9 +4,9 @@ package main
 func (w *worker) held() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.queue == nil {
+	if w.consumer == nil {
 		return false
 	}
-	_, cause := w.queue.Held()
+	_, cause := w.consumer.Held()
 	return cause != nil
 }

@@ -7,15 +7,15 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // memory returns what this process occupies by the kernel's own counters, which cost microseconds; nothing
 // where there is no /proc.
-func memory() queue.Memory {
+func memory() registry.Memory {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {
-		return queue.Memory{}
+		return registry.Memory{}
 	}
 	defer f.Close()
 	return parseMemory(f)
@@ -23,8 +23,8 @@ func memory() queue.Memory {
 
 // parseMemory reads a status file of proc(5). Pages of files, as of prepared weights, may be shared with other
 // workers and are dropped when memory is short; anonymous ones are this process's own.
-func parseMemory(r io.Reader) queue.Memory {
-	var m queue.Memory
+func parseMemory(r io.Reader) registry.Memory {
+	var m registry.Memory
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		name, rest, _ := strings.Cut(lines.Text(), ":")

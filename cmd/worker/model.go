@@ -9,7 +9,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/engine"
 	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/monitoring"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
 )
@@ -17,7 +17,6 @@ import (
 // A loaded model as the worker uses it; tests load a fake.
 type loaded struct {
 	tasks.Embedder
-	bulk      bulkEmbedder // nil: texts are handled one by one
 	space     vector.Space
 	dim       int
 	precision string
@@ -33,7 +32,7 @@ func (w *worker) open(ctx context.Context) (*loaded, error) {
 	set := w.cfg.engine
 	set.Options.Logger = w.log
 	set.Options.Observer = engineObserver{w.metrics, &w.meter, &w.pulse}
-	set.Options.OnCall = sabotage(w.calls.begin)
+	set.Options.OnCall = sabotage(w.inFlight.Mark)
 	set.Stage = w.staged
 	source := engine.NewSource(w.log, set)
 	limits := w.cfg.settings()
@@ -56,9 +55,8 @@ func (w *worker) open(ctx context.Context) (*loaded, error) {
 	if runners == 0 {
 		runners = runtime.GOMAXPROCS(0) // as the engine does
 	}
-	full := sabotaged(manager)
 	return &loaded{
-		Embedder: full, bulk: full, space: source.Space, dim: source.Model.Dim, precision: "fp32", runners: runners,
+		Embedder: sabotaged(manager), space: source.Space, dim: source.Model.Dim, precision: "fp32", runners: runners,
 		stats: manager.Stats, limits: manager.SetLimits, lost: manager.Lost(), close: manager.Close,
 	}, nil
 }
@@ -68,9 +66,9 @@ func (w *worker) staged(s engine.Stage) {
 	w.mu.Lock()
 	news := w.stage == nil || w.stage.Stage != s.Name
 	if news {
-		w.stage = &queue.Loading{Stage: s.Name, Since: time.Now()}
+		w.stage = &registry.Loading{Stage: s.Name, Since: time.Now()}
 	}
-	w.stage = &queue.Loading{Stage: s.Name, Since: w.stage.Since, Done: s.Done, Total: s.Total} // it may be read
+	w.stage = &registry.Loading{Stage: s.Name, Since: w.stage.Since, Done: s.Done, Total: s.Total} // it may be read
 	w.mu.Unlock()
 	if news {
 		w.announce()
@@ -79,13 +77,13 @@ func (w *worker) staged(s engine.Stage) {
 
 // settings are the worker's by its flags. Every leased task may be inside the model unless the flags say
 // less: the queue's limits are the ones that hold texts back.
-func (c config) settings() queue.Settings {
-	s := queue.Settings{Concurrency: c.concurrency, MaxAccess: c.maxAccess, AccessTimeout: queue.Seconds(c.accessTimeout)}
+func (c config) settings() registry.Settings {
+	s := registry.Settings{Concurrency: c.concurrency, MaxAccess: c.maxAccess, AccessTimeout: registry.Seconds(c.accessTimeout)}
 	return c.complete(s)
 }
 
 // complete fills in what follows from the rest.
-func (c config) complete(s queue.Settings) queue.Settings {
+func (c config) complete(s registry.Settings) registry.Settings {
 	if s.MaxAccess == 0 {
 		s.MaxAccess = s.Concurrency + c.queries
 	}
@@ -93,7 +91,7 @@ func (c config) complete(s queue.Settings) queue.Settings {
 }
 
 // maxWaiting is how many callers may wait for access: all that the queue lets in.
-func (c config) maxWaiting(s queue.Settings) int { return max(1024, s.Concurrency+c.queries) }
+func (c config) maxWaiting(s registry.Settings) int { return max(1024, s.Concurrency+c.queries) }
 
 // readingOf puts a snapshot of the manager into the metrics' words.
 func readingOf(s embedder.Stats) monitoring.Manager {

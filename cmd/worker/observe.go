@@ -6,7 +6,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/monitoring"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -32,29 +32,39 @@ func (o engineObserver) Ran(r embedder.RunInfo) {
 // taskObserver carries the handler's.
 type taskObserver struct{ metrics *monitoring.Worker }
 
-func (o taskObserver) Stage(s tasks.Stage, took time.Duration) { o.metrics.Stage(string(s), took) }
+func (o taskObserver) Stage(_ context.Context, s tasks.Stage, took time.Duration) {
+	o.metrics.Stage(string(s), took)
+}
 
 func (o taskObserver) Outcome(k tasks.Kind, out tasks.Outcome, code string) {
 	o.metrics.Task(string(k), string(out), code)
 }
 
-// felt is a handler whose tasks are counted by a pulse.
-type felt struct {
-	queue.Handler
+// withPulse is a handler whose tasks are counted by a pulse.
+type withPulse struct {
+	consumer.Handler
 	pulse *monitoring.Pulse
 }
 
-func (h felt) Handle(ctx context.Context, t tasks.Task) error {
-	h.pulse.Enter()
-	got := false
-	defer func() { // a panic is the queue's to deal with
-		if got {
-			h.pulse.Done()
-		} else {
+func (h withPulse) HandleBatch(ctx context.Context, items []tasks.Item, report func([]tasks.Result)) {
+	inside := len(items)
+	for range items {
+		h.pulse.Enter()
+	}
+	defer func() { // a panic is the consumer's to deal with
+		for range inside {
 			h.pulse.Leave()
 		}
 	}()
-	err := h.Handler.Handle(ctx, t)
-	got = err == nil || tasks.Classify(err) == tasks.Permanent
-	return err
+	h.Handler.HandleBatch(ctx, items, func(results []tasks.Result) {
+		inside -= len(results)
+		for _, r := range results {
+			if r.Err == nil || tasks.Classify(r.Err) == tasks.Permanent {
+				h.pulse.Done()
+			} else {
+				h.pulse.Leave()
+			}
+		}
+		report(results)
+	})
 }

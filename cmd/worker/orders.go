@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/embedder"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // eventWait is how long noting an event may take: it is worth no delay of the work.
 const eventWait = 2 * time.Second
 
 // obey takes orders of the fleet, from the follower's goroutine.
-func (w *worker) obey(o queue.Order) {
+func (w *worker) obey(o registry.Order) {
 	if o.Drain {
 		w.log.Info("draining was ordered", "by", o.By)
 		w.finish()
@@ -31,7 +31,7 @@ func (w *worker) settle() {
 	w.settling.Lock()
 	defer w.settling.Unlock()
 	w.mu.Lock()
-	model, server, order, old := w.model, w.queue, w.order, w.settings
+	model, server, order, old := w.model, w.consumer, w.order, w.settings
 	if model == nil || server == nil {
 		w.revision = order.Revision
 	}
@@ -41,7 +41,7 @@ func (w *worker) settle() {
 		return
 	}
 	// What follows from the rest does so from what is ordered, not from what the flags' rest was.
-	flags := queue.Settings{Concurrency: w.cfg.concurrency, MaxAccess: w.cfg.maxAccess, AccessTimeout: queue.Seconds(w.cfg.accessTimeout)}
+	flags := registry.Settings{Concurrency: w.cfg.concurrency, MaxAccess: w.cfg.maxAccess, AccessTimeout: registry.Seconds(w.cfg.accessTimeout)}
 	want := w.cfg.complete(order.Over(flags))
 	err := w.apply(model, server, want, old)
 	w.mu.Lock()
@@ -56,14 +56,14 @@ func (w *worker) settle() {
 	switch {
 	case err != nil:
 		w.log.Warn("settings refused, nothing changed", "revision", order.Revision, "by", order.By, "err", err)
-		w.note(queue.EventRefused, err.Error())
+		w.note(registry.EventRefused, err.Error())
 	case want != old:
 		w.log.Info("settings changed", "now", want.String(), "revision", order.Revision, "by", order.By)
 	}
 }
 
 // apply sets all or nothing.
-func (w *worker) apply(model *loaded, server concurrent, want, old queue.Settings) error {
+func (w *worker) apply(model *loaded, server concurrent, want, old registry.Settings) error {
 	if err := want.Check(); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (w *worker) apply(model *loaded, server concurrent, want, old queue.Setting
 // concurrent is what settings need of a queue server.
 type concurrent interface{ SetConcurrency(n int) error }
 
-func (w *worker) limitsOf(s queue.Settings) embedder.LimitChange {
+func (w *worker) limitsOf(s registry.Settings) embedder.LimitChange {
 	timeout, waiting := embedder.Seconds(s.AccessTimeout), w.cfg.maxWaiting(s)
 	return embedder.LimitChange{MaxAccess: &s.MaxAccess, MaxWaiting: &waiting, AccessTimeout: &timeout}
 }
@@ -92,7 +92,7 @@ func (w *worker) limitsOf(s queue.Settings) embedder.LimitChange {
 func (w *worker) note(what, text string) {
 	ctx, cancel := context.WithTimeout(context.Background(), eventWait)
 	defer cancel()
-	err := w.events.Append(ctx, queue.Event{What: what, Who: w.label, Model: w.cfg.alias, About: w.id, Text: text})
+	err := w.events.Append(ctx, registry.Event{What: what, Who: w.label, Model: w.cfg.alias, About: w.id, Text: text})
 	if err != nil {
 		w.log.Warn("noting an event failed", "what", what, "err", err)
 	}

@@ -8,18 +8,18 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
-func (x *trial) control() *queue.Control {
+func (x *trial) control() *registry.Control {
 	x.t.Helper()
-	return queue.NewControl(x.redis.Client())
+	return registry.NewControl(x.redis.Client())
 }
 
 // events returns what the fleet noted, the first first.
-func (x *trial) events() []queue.Event {
+func (x *trial) events() []registry.Event {
 	x.t.Helper()
-	list, err := queue.NewEvents(x.redis.Client()).List(x.t.Context(), queue.MaxEvents)
+	list, err := registry.NewEvents(x.redis.Client()).List(x.t.Context(), registry.MaxEvents)
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func (x *trial) events() []queue.Event {
 
 // has reports whether one of the events is of the worker and says so.
 func (x *trial) has(what, text string) bool {
-	return slices.ContainsFunc(x.events(), func(ev queue.Event) bool {
+	return slices.ContainsFunc(x.events(), func(ev registry.Event) bool {
 		return ev.What == what && ev.About == x.worker.id && strings.Contains(ev.Text, text)
 	})
 }
@@ -43,14 +43,14 @@ func TestAFleetIsChangedWhileItRuns(t *testing.T) {
 		x.until("ready", func() bool { return x.status().Worker.Serving() })
 	}
 	// shows waits until a worker shows settings, and its engine too.
-	shows := func(x *trial, want queue.Settings) {
+	shows := func(x *trial, want registry.Settings) {
 		t.Helper()
 		x.until("settings "+want.String(), func() bool { return x.status().Worker.Settings == want })
 		if got := x.status().Engine.Limits; got.MaxAccess != want.MaxAccess || got.AccessTimeout != time.Duration(want.AccessTimeout) {
 			t.Errorf("the model has %+v, want %+v", got, want)
 		}
 	}
-	set := func(target queue.Target, s queue.Settings) int64 {
+	set := func(target registry.Target, s registry.Settings) int64 {
 		t.Helper()
 		revision, err := first.control().Set(t.Context(), target, s, "kim")
 		if err != nil {
@@ -58,26 +58,26 @@ func TestAFleetIsChangedWhileItRuns(t *testing.T) {
 		}
 		return revision
 	}
-	const minute = queue.Seconds(time.Minute)
-	shows(first, queue.Settings{Concurrency: 32, MaxAccess: 36, AccessTimeout: minute / 2})
+	const minute = registry.Seconds(time.Minute)
+	shows(first, registry.Settings{Concurrency: 32, MaxAccess: 36, AccessTimeout: minute / 2})
 
-	set(queue.Target{Model: "quote"}, queue.Settings{Concurrency: 8, AccessTimeout: minute})
-	shows(first, queue.Settings{Concurrency: 8, MaxAccess: 12, AccessTimeout: minute})
-	shows(second, queue.Settings{Concurrency: 8, MaxAccess: 12, AccessTimeout: minute})
-	revision := set(queue.Target{Worker: second.worker.id}, queue.Settings{MaxAccess: 16})
-	shows(second, queue.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: minute})
+	set(registry.Target{Model: "quote"}, registry.Settings{Concurrency: 8, AccessTimeout: minute})
+	shows(first, registry.Settings{Concurrency: 8, MaxAccess: 12, AccessTimeout: minute})
+	shows(second, registry.Settings{Concurrency: 8, MaxAccess: 12, AccessTimeout: minute})
+	revision := set(registry.Target{Worker: second.worker.id}, registry.Settings{MaxAccess: 16})
+	shows(second, registry.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: minute})
 	if s := second.status().Worker; s.Revision != revision || s.Refused != "" {
 		t.Errorf("%+v, want revision %d", s, revision)
 	}
 
 	// What the worker itself can't do changes nothing, not by half.
-	revision = set(queue.Target{Worker: second.worker.id}, queue.Settings{Concurrency: 4, MaxAccess: 666})
+	revision = set(registry.Target{Worker: second.worker.id}, registry.Settings{Concurrency: 4, MaxAccess: 666})
 	second.until("the refusal", func() bool { return second.status().Worker.Revision == revision })
 	if s := second.status().Worker; !strings.Contains(s.Refused, "666") {
 		t.Errorf("it does not say what it refused: %+v", s)
 	}
-	shows(second, queue.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: minute})
-	second.until("an event of the refusal", func() bool { return second.has(queue.EventRefused, "666") })
+	shows(second, registry.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: minute})
+	second.until("an event of the refusal", func() bool { return second.has(registry.EventRefused, "666") })
 
 	// Nor does what another program wrote, which did not check.
 	key := "embedfleet:settings:worker:" + second.worker.id
@@ -87,7 +87,7 @@ func TestAFleetIsChangedWhileItRuns(t *testing.T) {
 	second.until("it is refused", func() bool {
 		return strings.Contains(second.status().Worker.Refused, "concurrency 70000, want 1 to 4096")
 	})
-	shows(second, queue.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: minute})
+	shows(second, registry.Settings{Concurrency: 8, MaxAccess: 16, AccessTimeout: minute})
 
 	// A worker of the same model that starts later has what was set for the model, from its first task on.
 	third := newTrial(t, redis, "s1", nil)
@@ -98,7 +98,7 @@ func TestAFleetIsChangedWhileItRuns(t *testing.T) {
 	})
 	third.gate <- nil
 	third.until("ready", func() bool { return third.status().Worker.Serving() })
-	shows(third, queue.Settings{Concurrency: 8, MaxAccess: 12, AccessTimeout: minute})
+	shows(third, registry.Settings{Concurrency: 8, MaxAccess: 12, AccessTimeout: minute})
 
 	for _, x := range []*trial{first, second, third} {
 		x.stop()
@@ -109,7 +109,7 @@ func TestAFleetIsChangedWhileItRuns(t *testing.T) {
 	if keys, err := redis.Client().Keys(t.Context(), "embedfleet:settings:worker:*").Result(); err != nil || len(keys) > 0 {
 		t.Errorf("orders of workers that ended are still there: %q, %v", keys, err)
 	}
-	if !second.has(queue.EventStarted, "") || !second.has(queue.EventReady, "on cpu") || !second.has(queue.EventEnded, "in order") {
+	if !second.has(registry.EventStarted, "") || !second.has(registry.EventReady, "on cpu") || !second.has(registry.EventEnded, "in order") {
 		t.Errorf("events %+v", second.events())
 	}
 }
@@ -121,14 +121,14 @@ func TestADrainedWorkerEndsInOrder(t *testing.T) {
 	x.gate <- nil
 	x.until("ready", func() bool { return x.status().Worker.Serving() })
 	receipts := x.enqueue("stall a while")
-	x.until("busy", func() bool { s := x.status().Worker; return s.State == queue.StateBusy && s.InUse == 1 })
+	x.until("busy", func() bool { s := x.status().Worker; return s.State == registry.StateBusy && s.InUse == 1 })
 	for _, id := range []string{x.worker.id, other.worker.id} {
 		if _, err := x.control().Drain(t.Context(), id, "kim"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	x.until("draining", func() bool { return x.status().Worker.State == queue.StateDraining })
-	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, queue.StateDraining) {
+	x.until("draining", func() bool { return x.status().Worker.State == registry.StateDraining })
+	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, registry.StateDraining) {
 		t.Errorf("/readyz while draining: %d %q", code, body)
 	}
 	if code, _ := x.get("/livez"); code != http.StatusOK {
@@ -144,7 +144,7 @@ func TestADrainedWorkerEndsInOrder(t *testing.T) {
 	if err := other.end(); err != nil {
 		t.Errorf("drained while loading, it ended with %v", err)
 	}
-	if ev := x.events(); !slices.ContainsFunc(ev, func(e queue.Event) bool { return e.What == queue.EventDrain && e.Who == "kim" }) {
+	if ev := x.events(); !slices.ContainsFunc(ev, func(e registry.Event) bool { return e.What == registry.EventDrain && e.Who == "kim" }) {
 		t.Errorf("events %+v", ev)
 	}
 }

@@ -2,9 +2,13 @@
 
 package main
 
-import "context"
+import (
+	"context"
+
+	"github.com/embedfleet/embedfleet/tasks"
+)
 
 // sabotage and sabotaged do nothing outside of the crash tests and of make chaos.
 func sabotage(begin func([]context.Context) func()) func([]context.Context) func() { return begin }
 
-func sabotaged(e fullEmbedder) fullEmbedder { return e }
+func sabotaged(e tasks.Embedder) tasks.Embedder { return e }

@@ -8,13 +8,13 @@ import "C"
 import (
 	"bytes"
 	"context"
-	"errors"
 	"iter"
 	"os"
 	"strings"
 	"syscall"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
 )
 
@@ -25,7 +25,7 @@ func sabotage(begin func([]context.Context) func()) func([]context.Context) func
 	return func(callers []context.Context) func() {
 		returned := begin(callers)
 		for _, ctx := range callers {
-			t, _ := queue.TaskFrom(ctx)
+			t, _ := consumer.TaskFrom(ctx)
 			switch {
 			case bytes.Contains(t.Payload, []byte("kill the worker")):
 				_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
@@ -39,31 +39,35 @@ func sabotage(begin func([]context.Context) func()) func([]context.Context) func
 }
 
 // sabotaged makes other texts panic, or never return whatever becomes of their context.
-func sabotaged(e fullEmbedder) fullEmbedder { return saboteur{e} }
+func sabotaged(e tasks.Embedder) tasks.Embedder { return crashInjector{e} }
 
-type saboteur struct{ fullEmbedder }
+type crashInjector struct{ tasks.Embedder }
 
-func (s saboteur) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
-	switch {
-	case strings.Contains(text, "panic in the worker"):
-		panic("the text asked for it")
-	case strings.Contains(text, "never come back"):
-		select {}
-	}
-	return s.fullEmbedder.EmbedDocument(ctx, text)
-}
-
-// EmbedDocuments leaves texts to EmbedDocument if there is one among them that asks for something.
-func (s saboteur) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+func (s crashInjector) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
 	all := strings.Join(texts, "\n")
-	if !strings.Contains(all, "panic in the worker") && !strings.Contains(all, "never come back") {
-		return s.fullEmbedder.EmbedDocuments(ctxs, texts)
+	if strings.Contains(all, "panic in the worker") {
+		panic("the text asked for it")
+	}
+	if !strings.Contains(all, "never come back") {
+		return s.Embedder.EmbedDocuments(ctxs, texts)
 	}
 	return func(yield func([]vector.Embedded) bool) {
-		refused := make([]vector.Embedded, len(texts))
-		for i := range texts {
-			refused[i] = vector.Embedded{Index: i, Err: errors.New("somebody asks for something")}
+		var index []int
+		var restCtxs []context.Context
+		var rest []string
+		for i, text := range texts {
+			if !strings.Contains(text, "never come back") {
+				index, restCtxs, rest = append(index, i), append(restCtxs, ctxs[i]), append(rest, text)
+			}
 		}
-		yield(refused)
+		for list := range s.Embedder.EmbedDocuments(restCtxs, rest) {
+			for k := range list {
+				list[k].Index = index[list[k].Index]
+			}
+			if !yield(list) {
+				return
+			}
+		}
+		select {}
 	}
 }

@@ -21,7 +21,9 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/engine"
 	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/monitoring"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/store"
 	storeredis "github.com/embedfleet/embedfleet/store/redis"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -45,11 +47,11 @@ type worker struct {
 	tracer   *trace.Tracer
 	restarts *restarts
 	load     func(context.Context) (*loaded, error)
-	listen   func(net.Addr) // told where the probes are, for tests
-	changed  chan struct{}  // the registry should hear of something new
-	calls    *callRecord    // made with the connection, before the load
-	events   *queue.Events  // likewise
-	finish   func()         // likewise; ends the serving as a signal does
+	listen   func(net.Addr)     // told where the probes are, for tests
+	changed  chan struct{}      // the registry should hear of something new
+	inFlight *consumer.InFlight // made with the connection, before the load
+	events   *registry.Events   // likewise
+	finish   func()             // likewise; ends the serving as a signal does
 
 	settling sync.Mutex // held while settings change
 
@@ -57,19 +59,19 @@ type worker struct {
 	state    string
 	since    time.Time
 	reason   string
-	stage    *queue.Loading
+	stage    *registry.Loading
 	model    *loaded
-	queue    *queue.Server
-	settings queue.Settings // in force, or to be when the model is there
-	order    queue.Order    // the latest
-	revision int64          // of the latest order that was looked at
+	consumer *consumer.Consumer
+	settings registry.Settings // in force, or to be when the model is there
+	order    registry.Order    // the latest
+	revision int64             // of the latest order that was looked at
 	refused  string
 }
 
 func newWorker(log *slog.Logger, cfg config) *worker {
 	w := &worker{
 		log: log, cfg: cfg, id: uuid.NewString(), started: time.Now(), metrics: monitoring.NewWorker(version()),
-		changed: make(chan struct{}, 1), state: queue.StateLoading, since: time.Now(), listen: func(net.Addr) {},
+		changed: make(chan struct{}, 1), state: registry.StateLoading, since: time.Now(), listen: func(net.Addr) {},
 		settings: cfg.settings(), restarts: &restarts{}, tracer: trace.Off(),
 	}
 	host, _ := os.Hostname() // a name for people; none is fine
@@ -117,18 +119,18 @@ func (w *worker) run(ctx context.Context) error {
 func (w *worker) withRedis(ctx context.Context) error {
 	rdb := w.cfg.conn.Client()
 	defer rdb.Close()
-	w.events = queue.NewEvents(rdb)
+	w.events = registry.NewEvents(rdb)
 	ctx, finish := context.WithCancel(ctx)
 	defer finish()
 	w.finish = finish
 	quiet := w.beside(ctx, rdb)
 	defer quiet()
-	w.note(queue.EventStarted, w.cfg.history(w.restarts.Crashes))
+	w.note(registry.EventStarted, w.cfg.history(w.restarts.Crashes))
 
 	if why := w.restarts.gaveUp(); why != nil {
 		w.log.Error("crashed too often, serving nothing", "err", why)
-		w.become(queue.StateFailed, why.Error())
-		w.note(queue.EventFailed, why.Error())
+		w.become(registry.StateFailed, why.Error())
+		w.note(registry.EventFailed, why.Error())
 		<-ctx.Done()
 		return nil
 	}
@@ -137,7 +139,7 @@ func (w *worker) withRedis(ctx context.Context) error {
 	if err != nil {
 		text = err.Error()
 	}
-	w.note(queue.EventEnded, text)
+	w.note(registry.EventEnded, text)
 	return err
 }
 
@@ -147,16 +149,16 @@ func (w *worker) withRedis(ctx context.Context) error {
 func (w *worker) beside(ctx context.Context, rdb redis.UniversalClient) (quiet func()) {
 	ctx, silence := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	registry := queue.NewWorkers(rdb)
-	running.Go(func() { _ = registry.Announce(ctx, w.log, w.describe, w.changed) })
-	running.Go(func() { _ = registry.Watch(ctx, w.log, w.label) })
+	workers := registry.NewWorkers(rdb)
+	running.Go(func() { _ = workers.Announce(ctx, w.log, w.describe, w.changed) })
+	running.Go(func() { _ = workers.Watch(ctx, w.log, w.label) })
 	running.Go(func() {
-		opts := &queue.MaintenanceOptions{Logger: w.log, Models: []string{w.cfg.alias}}
-		_ = queue.NewMaintenance(rdb, opts).Run(ctx)
+		opts := &upkeep.Options{Logger: w.log, Models: []string{w.cfg.alias}}
+		_ = upkeep.New(rdb, opts).Run(ctx)
 	})
 	running.Go(func() {
-		self := queue.Worker{ID: w.id, Model: w.cfg.alias}
-		_ = queue.NewControl(rdb).Follow(ctx, w.log, self, w.obey)
+		self := registry.Worker{ID: w.id, Model: w.cfg.alias}
+		_ = registry.NewControl(rdb).Follow(ctx, w.log, self, w.obey)
 	})
 	running.Go(func() { w.watchPulse(ctx) })
 	return func() { silence(); running.Wait() }
@@ -164,8 +166,8 @@ func (w *worker) beside(ctx context.Context, rdb redis.UniversalClient) (quiet f
 
 // work loads the model and serves until ctx ends.
 func (w *worker) work(ctx context.Context, rdb redis.UniversalClient) error {
-	w.calls = &callRecord{log: w.log, calls: queue.NewCalls(rdb, w.id)}
-	defer w.calls.wait()
+	w.inFlight = consumer.NewInFlight(w.log, rdb, w.id)
+	defer w.inFlight.Wait()
 	model, err := w.load(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -177,7 +179,7 @@ func (w *worker) work(ctx context.Context, rdb redis.UniversalClient) error {
 		}
 		return fmt.Errorf("%w: %w", boot.ErrModel, err)
 	}
-	err = w.serve(ctx, storeredis.New(rdb), model)
+	err = w.serve(ctx, rdb, model)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.grace)
 	defer cancel()
 	if closeErr := model.close(closing); closeErr != nil {
@@ -187,34 +189,31 @@ func (w *worker) work(ctx context.Context, rdb redis.UniversalClient) error {
 }
 
 // serve takes tasks until ctx ends, then drains.
-func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loaded) error {
+func (w *worker) serve(ctx context.Context, rdb redis.UniversalClient, model *loaded) error {
+	docs := storeredis.New(rdb)
 	if err := w.claim(ctx, docs, model.space); err != nil {
 		return err
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	ctx, displace := context.WithCancelCause(ctx)
 	defer displace(nil)
-	server, err := w.newServer(model, watched{docs, displace}, docs)
+	c, err := w.newConsumer(rdb, model, spaceGuard{docs, displace}, docs)
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
-	w.model, w.queue = model, server
+	w.model, w.consumer = model, c
 	w.mu.Unlock()
 	w.settle() // what was ordered counts from the first task on
 	leaveCores(w.meter.perToken(), device(model), os.LookupEnv)
-	if err := server.Start(); err != nil {
-		return err
-	}
+	watching.Go(func() { untilLost(ctx, model, displace) })
 	w.serving(model)
-	select {
-	case <-ctx.Done():
-	case <-model.lost:
-		displace(errLost)
-	}
-	w.become(queue.StateDraining, "")
-	w.log.Info("draining", "running", len(server.Running()), "grace", w.cfg.grace)
-	server.Stop()
-	err = server.Shutdown(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, func() {
+		w.become(registry.StateDraining, "")
+		w.log.Info("draining", "running", len(c.Running()), "grace", w.cfg.grace)
+	})()
+	err = c.Run(ctx)
 	w.log.Info("stopped serving")
 	if other, ok := errors.AsType[*store.SpaceError](context.Cause(ctx)); ok {
 		err = errors.Join(fmt.Errorf("%w: the alias was taken over while this worker served: %w", boot.ErrModel, other), err)
@@ -225,79 +224,68 @@ func (w *worker) serve(ctx context.Context, docs *storeredis.Store, model *loade
 	return err
 }
 
-// newServer makes the queue's server. Documents that were leased together are handled together, unless each task is
-// to have something of its own: spans, or a deadline of the operator's.
-func (w *worker) newServer(model *loaded, docs tasks.Store, store *storeredis.Store) (*queue.Server, error) {
-	parts := tasks.Parts{
-		Model: w.cfg.alias, Space: model.space, Embedder: w.tracer.Embedder(model), Store: w.tracer.Store(docs), Answers: store,
+// untilLost ends the serving when the model is lost.
+func untilLost(ctx context.Context, model *loaded, displace context.CancelCauseFunc) {
+	select {
+	case <-ctx.Done():
+	case <-model.lost:
+		displace(errLost)
 	}
-	opts := &queue.ServerOptions{
+}
+
+// newConsumer makes what takes the tasks.
+func (w *worker) newConsumer(
+	rdb redis.UniversalClient, model *loaded, docs tasks.Store, answers tasks.Answers,
+) (*consumer.Consumer, error) {
+	parts := tasks.Parts{Model: w.cfg.alias, Space: model.space, Embedder: model, Store: docs, Answers: answers}
+	handler := tasks.NewHandler(w.log, parts, &tasks.HandlerOptions{Observer: w.tracer.Observer(taskObserver{w.metrics})})
+	cost := model.stats().Engine.Cost
+	return consumer.New(rdb, w.cfg.alias, w.cfg.lanes, withPulse{w.tracer.Handler(handler), &w.pulse}, &consumer.Options{
 		Logger: w.log, Concurrency: w.cfg.concurrency, QueryConcurrency: w.cfg.queries, Grace: w.cfg.grace, Worker: w.id,
-	}
-	together := model.bulk != nil && !w.tracer.Records() && w.cfg.deadline == 0
-	if together {
-		parts.Bulk = bulk{model.bulk, store}
-	}
-	handler := tasks.NewHandler(w.log, parts, &tasks.HandlerOptions{Observer: taskObserver{w.metrics}})
-	if together {
-		opts.Together = feltTogether{handler, &w.pulse}
-	}
-	return queue.NewServer(w.cfg.conn, w.cfg.alias, w.cfg.lanes, felt{hurried{w.tracer.Handler(handler), w.cfg.deadline}, &w.pulse}, opts)
+		Ahead: w.cfg.ahead, Deadline: w.cfg.deadline,
+		Cost: consumer.Cost{Rate: cost.Rate, Window: cost.Window, Half: cost.Half},
+	})
 }
 
 // serving says to everybody that the worker serves.
 func (w *worker) serving(model *loaded) {
 	device := device(model)
 	w.metrics.Loaded(monitoring.Model{Alias: w.cfg.alias, Space: string(model.space), Device: device, Dim: strconv.Itoa(model.dim)})
-	w.become(queue.StateReady, "")
+	w.become(registry.StateReady, "")
 	took := time.Since(w.started)
 	w.log.Info("serving", "alias", w.cfg.alias, "space", model.space.Short(), "lanes", w.cfg.lanes,
 		"concurrency", w.cfg.concurrency, "started_for", took)
-	w.note(queue.EventReady, fmt.Sprintf("%d dimensions on %s, %v after its start", model.dim, device, took.Round(100*time.Millisecond)))
+	w.note(registry.EventReady, fmt.Sprintf("%d dimensions on %s, %v after its start", model.dim, device, took.Round(100*time.Millisecond)))
 }
 
 // device is what the model serves on.
 func device(model *loaded) string { return cmp.Or(model.stats().Device, "cpu") }
 
-// hurried is a handler with a deadline of the operator's own, if it is not 0: the earlier of it and the
-// producer's counts.
-type hurried struct {
-	queue.Handler
-	deadline time.Duration
-}
-
-func (h hurried) Handle(ctx context.Context, t tasks.Task) error {
-	if h.deadline > 0 {
-		cause := fmt.Errorf("the worker's --task-timeout of %v: %w", h.deadline, context.DeadlineExceeded)
-		inner, cancel := context.WithTimeoutCause(ctx, h.deadline, cause)
-		defer cancel()
-		ctx = inner
-	}
-	return h.Handler.Handle(ctx, t)
-}
-
-// watched is the store as the handler sees it. When another worker takes the alias over for its own space,
+// spaceGuard is the store as the handler sees it. When another worker takes the alias over for its own space,
 // every write of this one is refused from then on: it ends, lest it lease tasks that it can't finish.
-type watched struct {
+type spaceGuard struct {
 	tasks.Store
 	displace context.CancelCauseFunc
 }
 
-func (s watched) Refresh(ctx context.Context, rec vector.Record) (bool, error) {
-	current, err := s.Store.Refresh(ctx, rec)
-	return current, s.note(err)
+func (s spaceGuard) RefreshMany(ctx context.Context, recs []vector.Record) ([]bool, error) {
+	current, err := s.Store.RefreshMany(ctx, recs)
+	s.note(err)
+	return current, err
 }
 
-func (s watched) Put(ctx context.Context, rec vector.Record) (bool, error) {
-	stored, err := s.Store.Put(ctx, rec)
-	return stored, s.note(err)
+func (s spaceGuard) PutMany(ctx context.Context, recs []vector.Record) ([]bool, []error) {
+	stored, errs := s.Store.PutMany(ctx, recs)
+	for _, err := range errs {
+		s.note(err)
+	}
+	return stored, errs
 }
 
-func (s watched) note(err error) error {
+func (s spaceGuard) note(err error) {
 	if other, ok := errors.AsType[*store.SpaceError](err); ok {
 		s.displace(other)
 	}
-	return err
 }
 
 // claim takes the alias's space-of-record. Redis may be away for a while at boot; another space is final.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
@@ -22,6 +22,7 @@ import (
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/search"
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -67,6 +68,7 @@ func newTrial(t *testing.T, redis *testkit.Server, space vector.Space, change fu
 		t: t, fleet: f, redis: redis, worker: newWorker(testkit.Logger(t), cfg), gate: make(chan error, 1), ended: make(chan error, 1),
 		fake: &fakeModel{stalled: make(chan struct{}), lost: make(chan struct{})},
 	}
+	x.fake.call = func(ctxs []context.Context) func() { return x.worker.inFlight.Mark(ctxs) }
 	x.worker.load = func(ctx context.Context) (*loaded, error) {
 		x.fake.loads.Add(1)
 		x.worker.staged(engine.Stage{Name: "checking"})
@@ -91,28 +93,45 @@ func newTrial(t *testing.T, redis *testkit.Server, space vector.Space, change fu
 type fakeModel struct {
 	embedtest.Embedder
 	loads   atomic.Int32
-	stalled chan struct{} // a text "stall" is inside until it is closed
-	lost    chan struct{} // closed when no device is left
-	bulk    bulkEmbedder  // of what is loaded; nil: texts are handled one by one
+	stalled chan struct{}                  // a text "stall" is inside until it is closed
+	lost    chan struct{}                  // closed when no device is left
+	call    func([]context.Context) func() // the engine's OnCall
+	cost    embedder.Cost                  // learned at the warm-up
 
 	mu     sync.Mutex
 	limits embedder.Limits
+	groups []int // how many documents were handed over together
 }
 
+func (m *fakeModel) EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	m.mu.Lock()
+	m.groups = append(m.groups, len(texts))
+	m.mu.Unlock()
+	return embedtest.Each(ctxs, texts, m.EmbedDocument)
+}
+
+// EmbedDocument is a native call of one text.
 func (m *fakeModel) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
-	if strings.HasPrefix(text, "stall") {
+	defer m.call([]context.Context{ctx})()
+	switch {
+	case strings.HasPrefix(text, "stall"):
 		<-m.stalled // as a native call that does not come back: it heeds no context
+	case strings.HasPrefix(text, "dawdle"):
+		<-ctx.Done()
 	}
 	return m.Embedder.EmbedDocument(ctx, text)
 }
 
 func (m *fakeModel) loaded(space vector.Space) *loaded {
 	return &loaded{
-		Embedder: m, bulk: m.bulk, space: space, dim: m.Dim(), precision: "fp32", runners: 2,
+		Embedder: m, space: space, dim: m.Dim(), precision: "fp32", runners: 2,
 		stats: func() embedder.Stats {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			return embedder.Stats{State: embedder.Ready, Device: "cpu", Limits: m.limits, Counts: embedder.Counts{Loads: int64(m.loads.Load())}}
+			return embedder.Stats{
+				State: embedder.Ready, Device: "cpu", Limits: m.limits, Counts: embedder.Counts{Loads: int64(m.loads.Load())},
+				Engine: embedder.EngineStats{Cost: m.cost},
+			}
 		},
 		limits: func(c embedder.LimitChange) error {
 			m.mu.Lock()
@@ -130,8 +149,8 @@ func (m *fakeModel) loaded(space vector.Space) *loaded {
 
 // statusz is the answer of /statusz.
 type statusz struct {
-	Worker queue.Worker   `json:"worker"`
-	Engine embedder.Stats `json:"engine"`
+	Worker registry.Worker `json:"worker"`
+	Engine embedder.Stats  `json:"engine"`
 }
 
 func (x *trial) status() (s statusz) {
@@ -220,8 +239,8 @@ func (x *trial) finds(text string, among int) {
 func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
 	receipts := x.enqueue("one", "two", "three")
-	x.until("the worker shows itself", func() bool { return x.state() == queue.StateLoading })
-	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, queue.StateLoading) {
+	x.until("the worker shows itself", func() bool { return x.state() == registry.StateLoading })
+	if code, body := x.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, registry.StateLoading) {
 		t.Errorf("/readyz while loading: %d %q", code, body)
 	}
 	if code, _ := x.get("/livez"); code != http.StatusOK {
@@ -243,7 +262,7 @@ func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 	}
 	x.until("ready", func() bool {
 		code, _ := x.get("/readyz")
-		return code == http.StatusOK && x.state() == queue.StateReady
+		return code == http.StatusOK && x.state() == registry.StateReady
 	})
 	rec, err := x.fleet.Store.Get(t.Context(), "quote", "two")
 	if err != nil || rec.Space != "s1" || len(rec.Chunks) != 1 {
@@ -252,7 +271,7 @@ func TestTasksQueueWhileTheModelLoadsAndAreServedAfter(t *testing.T) {
 	if _, body := x.get("/metrics"); !strings.Contains(body, `embed_tasks_total{code="stored",kind="embed:document",outcome="done"} 3`) {
 		t.Errorf("/metrics does not count 3 stored documents:\n%s", body)
 	}
-	if s := x.status(); s.Worker.State != queue.StateReady || s.Engine.State != embedder.Ready || s.Worker.Dim != x.fake.Dim() ||
+	if s := x.status(); s.Worker.State != registry.StateReady || s.Engine.State != embedder.Ready || s.Worker.Dim != x.fake.Dim() ||
 		s.Worker.Device != "cpu" || s.Worker.Precision != "fp32" || s.Worker.Runners != 2 || s.Worker.Memory.RSS == 0 {
 		t.Errorf("/statusz: %+v", s)
 	}
@@ -292,7 +311,7 @@ func TestAFetchThatFailsIsWorthARestart(t *testing.T) {
 
 func TestStoppedWhileLoading(t *testing.T) {
 	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
-	x.until("the worker shows itself", func() bool { return x.state() == queue.StateLoading })
+	x.until("the worker shows itself", func() bool { return x.state() == registry.StateLoading })
 	x.stop()
 	if err := x.end(); err != nil {
 		t.Errorf("ended with %v", err)
@@ -303,7 +322,7 @@ func TestAnAliasKeepsItsSpace(t *testing.T) {
 	redis := testkit.RedisServer(t)
 	first := newTrial(t, redis, "s1", nil)
 	first.gate <- nil
-	first.until("ready", func() bool { return first.state() == queue.StateReady })
+	first.until("ready", func() bool { return first.state() == registry.StateReady })
 	first.stop()
 	if err := first.end(); err != nil {
 		t.Fatal(err)
@@ -319,47 +338,19 @@ func TestAnAliasKeepsItsSpace(t *testing.T) {
 
 	third := newTrial(t, redis, "s2", func(c *config) { c.reembed = true })
 	third.gate <- nil
-	third.until("ready", func() bool { return third.state() == queue.StateReady })
+	third.until("ready", func() bool { return third.state() == registry.StateReady })
 	third.stop()
 	if err := third.end(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestTheOperatorsDeadlineWinsIfItIsShorter hands over a handler that never ends by itself.
-func TestTheOperatorsDeadlineWinsIfItIsShorter(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		endless := handlerFunc(func(ctx context.Context, _ tasks.Task) error {
-			<-ctx.Done()
-			return context.Cause(ctx)
-		})
-		for _, tt := range []struct{ worker, producer, want time.Duration }{
-			{0, 10 * time.Second, 10 * time.Second},
-			{3 * time.Second, 10 * time.Second, 3 * time.Second},
-			{30 * time.Second, 10 * time.Second, 10 * time.Second},
-		} {
-			ctx, cancel := context.WithTimeout(t.Context(), tt.producer)
-			begun := time.Now()
-			err := hurried{endless, tt.worker}.Handle(ctx, tasks.Task{})
-			if took := time.Since(begun); took != tt.want || !errors.Is(err, context.DeadlineExceeded) || tasks.Classify(err) != tasks.Retry {
-				t.Errorf("worker %v, producer %v: ended after %v with %v", tt.worker, tt.producer, took, err)
-			}
-			cancel()
-		}
-	})
-}
-
-type handlerFunc func(context.Context, tasks.Task) error
-
-func (f handlerFunc) Handle(ctx context.Context, t tasks.Task) error { return f(ctx, t) }
-
 // A worker whose alias is taken over while it serves ends, and its tasks go to the new one.
 func TestATakenOverWorkerMakesRoom(t *testing.T) {
 	redis := testkit.RedisServer(t)
 	first := newTrial(t, redis, "s1", nil)
 	first.gate <- nil
-	first.until("ready", func() bool { return first.state() == queue.StateReady })
+	first.until("ready", func() bool { return first.state() == registry.StateReady })
 	if err := first.fleet.Store.ClaimSpace(t.Context(), "quote", "s2", store.ReEmbed); err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +376,7 @@ func TestATakenOverWorkerMakesRoom(t *testing.T) {
 func TestALostModelEndsTheWorker(t *testing.T) {
 	x := newTrial(t, testkit.RedisServer(t), "s1", nil)
 	x.gate <- nil
-	x.until("ready", func() bool { return x.state() == queue.StateReady })
+	x.until("ready", func() bool { return x.state() == registry.StateReady })
 	close(x.fake.lost)
 	if err := x.end(); !errors.Is(err, errLost) || errors.Is(err, boot.ErrModel) {
 		t.Errorf("ended with %v", err)

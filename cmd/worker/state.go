@@ -6,7 +6,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/registry"
 )
 
 // lookEvery is how often a worker looks whether it is stuck.
@@ -40,9 +41,9 @@ func (w *worker) liveness() error {
 // readiness reports why the worker takes no tasks, or none that it can do.
 func (w *worker) readiness() error {
 	w.mu.Lock()
-	state, since, reason, server := w.state, w.since, w.reason, w.queue
+	state, since, reason, server := w.state, w.since, w.reason, w.consumer
 	w.mu.Unlock()
-	if state != queue.StateReady {
+	if state != registry.StateReady {
 		err := fmt.Errorf("%s since %v", state, time.Since(since).Round(time.Second))
 		if reason != "" {
 			err = fmt.Errorf("%w: %s", err, reason)
@@ -62,18 +63,18 @@ func (w *worker) readiness() error {
 }
 
 // describe is the worker's entry in the registry.
-func (w *worker) describe() queue.Worker {
+func (w *worker) describe() registry.Worker {
 	host, _ := os.Hostname() // a name for people; none is fine
 	w.mu.Lock()
-	out := queue.Worker{
+	out := registry.Worker{
 		ID: w.id, Model: w.cfg.alias, State: w.state, Since: w.since, Reason: w.reason, Host: host, PID: os.Getpid(),
 		Name: w.cfg.name, Probes: w.probes, Lanes: w.cfg.lanes, Version: version(), Started: w.started, Crashes: w.crashes(),
 		Settings: w.settings, Revision: w.revision, Refused: w.refused,
 	}
-	if w.state == queue.StateLoading {
+	if w.state == registry.StateLoading {
 		out.Loading = w.stage
 	}
-	model, server := w.model, w.queue
+	model, server := w.model, w.consumer
 	w.mu.Unlock()
 	out.Memory = memory()
 	out.TextsEver, out.TokensEver, out.TokenRate = w.meter.read()
@@ -87,26 +88,26 @@ func (w *worker) describe() queue.Worker {
 }
 
 // describeModel adds what the model is and takes.
-func describeModel(out *queue.Worker, model *loaded) {
+func describeModel(out *registry.Worker, model *loaded) {
 	s := model.stats()
 	out.Space, out.Dim, out.Precision, out.Runners = model.space, model.dim, model.precision, model.runners
 	out.Device, out.Waiting = s.Device, s.Engine.WaitingTexts
 	if p := s.Memory.Process; p.Private+p.Shared > 0 {
-		out.Memory = queue.Memory{Private: p.Private, Shared: p.Shared, RSS: p.Private + p.Shared, Proportional: p.Proportional}
+		out.Memory = registry.Memory{Private: p.Private, Shared: p.Shared, RSS: p.Private + p.Shared, Proportional: p.Proportional}
 	}
 }
 
-// describeWork adds what the queue server has in hand.
-func (w *worker) describeWork(out *queue.Worker, server *queue.Server) {
-	out.InUse, out.Overdue = len(server.Running()), len(server.Overdue())
-	if since, cause := server.Held(); cause != nil {
-		out.Held = &queue.Held{Since: since, Cause: cause.Error()}
+// describeWork adds what the consumer has in hand.
+func (w *worker) describeWork(out *registry.Worker, c *consumer.Consumer) {
+	out.InUse, out.Overdue = len(c.Running()), len(c.Overdue())
+	if since, cause := c.Held(); cause != nil {
+		out.Held = &registry.Held{Since: since, Cause: cause.Error()}
 	}
-	if out.State == queue.StateReady && out.InUse > 0 {
-		out.State = queue.StateBusy
+	if out.State == registry.StateReady && out.InUse > 0 {
+		out.State = registry.StateBusy
 	}
 	if err := w.pulse.Stuck(); err != nil {
-		out.State, out.Reason = queue.StateZombie, err.Error()
+		out.State, out.Reason = registry.StateZombie, err.Error()
 	}
 }
 
@@ -127,7 +128,7 @@ func (w *worker) watchPulse(ctx context.Context) {
 		err := w.pulse.Stuck()
 		if err != nil && !was {
 			w.log.Error("stuck: /livez says no", "err", err)
-			w.note(queue.EventZombie, err.Error())
+			w.note(registry.EventZombie, err.Error())
 			w.announce()
 		}
 		was = err != nil

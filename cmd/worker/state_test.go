@@ -17,7 +17,8 @@ import (
 	"github.com/embedfleet/embedfleet/internal/supervise"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/monitoring"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -32,19 +33,19 @@ func TestProbesByState(t *testing.T) {
 		work        func(*monitoring.Pulse)
 		live, ready string // what the probe names, "" for ok
 	}{
-		{"loading", queue.StateLoading, fine, "", "loading since"},
-		{"ready", queue.StateReady, fine, "", ""},
-		{"stuck", queue.StateReady, stuck, "with 1 in hand", "stuck"},
-		{"draining", queue.StateDraining, fine, "", "draining since"},
-		{"stuck while draining", queue.StateDraining, stuck, "stuck", "draining since"},
-		{"given up", queue.StateFailed, fine, "", "failed since 0s: 5 crashes"},
+		{"loading", registry.StateLoading, fine, "", "loading since"},
+		{"ready", registry.StateReady, fine, "", ""},
+		{"stuck", registry.StateReady, stuck, "with 1 in hand", "stuck"},
+		{"draining", registry.StateDraining, fine, "", "draining since"},
+		{"stuck while draining", registry.StateDraining, stuck, "stuck", "draining since"},
+		{"given up", registry.StateFailed, fine, "", "failed since 0s: 5 crashes"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorker(testkit.Logger(t), config{})
-			w.queue = &queue.Server{}
+			w.consumer = &consumer.Consumer{}
 			tt.work(&w.pulse)
 			reason := ""
-			if tt.state == queue.StateFailed {
+			if tt.state == registry.StateFailed {
 				reason = "5 crashes"
 			}
 			w.become(tt.state, reason)
@@ -123,15 +124,15 @@ func TestWhatIsProgress(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var pulse monitoring.Pulse
-			h := felt{handlerFunc(func(context.Context, tasks.Task) error {
+			h := withPulse{handlerFunc(func(_ []tasks.Item, report func([]tasks.Result)) {
 				time.Sleep(8 * time.Second)
-				return tt.end()
+				report([]tasks.Result{{Err: tt.end()}})
 			}), &pulse}
 			var running sync.WaitGroup
 			for range 12 {
 				running.Go(func() {
 					defer func() { _ = recover() }()
-					_ = h.Handle(t.Context(), tasks.Task{})
+					h.HandleBatch(t.Context(), make([]tasks.Item, 1), func([]tasks.Result) {})
 				})
 				time.Sleep(4 * time.Second)
 			}
@@ -152,24 +153,24 @@ func TestAStuckWorkerIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, rdb := testkit.MiniRedis(t)
 		w := newWorker(testkit.Logger(t), config{})
-		w.events, w.queue = queue.NewEvents(rdb), &queue.Server{}
-		w.become(queue.StateReady, "")
+		w.events, w.consumer = registry.NewEvents(rdb), &consumer.Consumer{}
+		w.become(registry.StateReady, "")
 		ctx, cancel := context.WithCancel(t.Context())
 		var watching sync.WaitGroup
 		watching.Go(func() { w.watchPulse(ctx) })
 		w.pulse.Enter()
 		time.Sleep(5 * time.Minute)
-		if d := w.describe(); d.State != queue.StateZombie || !strings.Contains(d.Reason, "nothing came back for 5m0s with 1 in hand; the limit is 30s") {
+		if d := w.describe(); d.State != registry.StateZombie || !strings.Contains(d.Reason, "nothing came back for 5m0s with 1 in hand; the limit is 30s") {
 			t.Errorf("%+v", d)
 		}
 		w.pulse.Beat(time.Second)
-		if d := w.describe(); d.State != queue.StateReady || d.Reason != "" || w.liveness() != nil || w.readiness() != nil {
+		if d := w.describe(); d.State != registry.StateReady || d.Reason != "" || w.liveness() != nil || w.readiness() != nil {
 			t.Errorf("it goes on, but says %+v", d)
 		}
 		cancel()
 		watching.Wait()
 		list, err := w.events.List(t.Context(), 10)
-		if err != nil || len(list) != 1 || list[0].What != queue.EventZombie || list[0].About != w.id {
+		if err != nil || len(list) != 1 || list[0].What != registry.EventZombie || list[0].About != w.id {
 			t.Errorf("events %+v, %v, want one", list, err)
 		}
 	})
@@ -183,14 +184,14 @@ func TestStagesOfALoad(t *testing.T) {
 		begun := time.Now()
 		time.Sleep(time.Minute)
 		w.staged(engine.Stage{Name: "fetching", Done: 5, Total: 9})
-		if got := w.describe().Loading; *got != (queue.Loading{Stage: "fetching", Since: begun, Done: 5, Total: 9}) {
+		if got := w.describe().Loading; *got != (registry.Loading{Stage: "fetching", Since: begun, Done: 5, Total: 9}) {
 			t.Errorf("%+v", got)
 		}
 		w.staged(engine.Stage{Name: "warming"})
-		if got := w.describe().Loading; *got != (queue.Loading{Stage: "warming", Since: time.Now()}) {
+		if got := w.describe().Loading; *got != (registry.Loading{Stage: "warming", Since: time.Now()}) {
 			t.Errorf("%+v", got)
 		}
-		w.become(queue.StateReady, "")
+		w.become(registry.StateReady, "")
 		if got := w.describe(); got.Loading != nil {
 			t.Errorf("%+v of a worker that has loaded", got.Loading)
 		}
@@ -225,7 +226,7 @@ func TestMeter(t *testing.T) {
 func TestParseMemory(t *testing.T) {
 	t.Parallel()
 	const status = "Name:\tworker\nVmRSS:\t  300 kB\nRssAnon:\t  100 kB\nRssFile:\t  190 kB\nRssShmem:\t  10 kB\nThreads:\t9\n"
-	if got, want := parseMemory(strings.NewReader(status)), (queue.Memory{Private: 100 << 10, Shared: 200 << 10, RSS: 300 << 10}); got != want {
+	if got, want := parseMemory(strings.NewReader(status)), (registry.Memory{Private: 100 << 10, Shared: 200 << 10, RSS: 300 << 10}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
@@ -309,7 +310,7 @@ func TestAWorkerThatCrashedTooOftenStaysUpAndSaysSo(t *testing.T) {
 	}
 	x := newTrial(t, testkit.RedisServer(t), "s1", func(c *config) { c.restartFile = path; c.name = "worker-7" })
 	receipts := x.enqueue("one")
-	x.until("it says so", func() bool { return x.state() == queue.StateFailed })
+	x.until("it says so", func() bool { return x.state() == registry.StateFailed })
 	s := x.status().Worker
 	if s.Crashes != supervise.Crashes || !strings.Contains(s.Reason, "5 crashes in 10m0s") || s.Name != "worker-7" {
 		t.Errorf("%+v", s)
@@ -324,7 +325,7 @@ func TestAWorkerThatCrashedTooOftenStaysUpAndSaysSo(t *testing.T) {
 	if err != nil || lanes[1].Pending != 1 || x.fake.loads.Load() != 0 {
 		t.Errorf("the task does not wait: %+v, %v; %d loads", lanes, err, x.fake.loads.Load())
 	}
-	x.until("an event", func() bool { return x.has(queue.EventFailed, "5 crashes") })
+	x.until("an event", func() bool { return x.has(registry.EventFailed, "5 crashes") })
 	x.stop()
 	if err := x.end(); err != nil {
 		t.Error(err)

@@ -55,15 +55,6 @@ func (e *Embedder) EmbedText(ctx context.Context, text string) (vector.Embedding
 	return e.embed(text), nil
 }
 
-// EmbedAs returns the vector of a text with its prompt's name and a colon before it, of a text under no prompt ("none") that
-// of EmbedText.
-func (e *Embedder) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
-	if prompt != "none" {
-		text = prompt + ":" + text
-	}
-	return e.EmbedText(ctx, text)
-}
-
 func (e *Embedder) check(ctx context.Context, text string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

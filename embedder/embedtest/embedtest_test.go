@@ -3,11 +3,15 @@ package embedtest_test
 import (
 	"context"
 	"errors"
+	"reflect"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
+	"github.com/embedfleet/embedfleet/vector"
 )
 
 func TestMain(m *testing.M) { testkit.VerifyMain(m) }
@@ -110,5 +114,51 @@ func TestEmbedder(t *testing.T) {
 	}
 	if _, err := e.EmbedText(t.Context(), "some poison here"); !errors.Is(err, refused) {
 		t.Errorf("a poisoned text: %v", err)
+	}
+}
+
+// TestEach checks that many texts get what each gets alone, and that a loop that is left leaves nobody behind.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	e := &embedtest.Embedder{Errors: map[string]error{"bad": broken}}
+	texts := []string{"one", "", "bad", "two\n\nparagraphs"}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	ctxs := []context.Context{t.Context(), t.Context(), t.Context(), t.Context(), gone}
+	texts = append(texts, "left")
+	seen := 0
+	for list := range e.EmbedDocuments(ctxs, texts) {
+		for _, em := range list {
+			seen++
+			want, err := e.EmbedDocument(ctxs[em.Index], texts[em.Index])
+			if !reflect.DeepEqual(em.Chunks, want) || !errors.Is(em.Err, err) {
+				t.Errorf("document %d: %+v, want %+v, %v", em.Index, em, want, err)
+			}
+		}
+	}
+	for list := range e.EmbedQueries(ctxs, texts) {
+		for _, em := range list {
+			seen++
+			want, err := e.EmbedQuery(ctxs[em.Index], texts[em.Index])
+			if !errors.Is(em.Err, err) || err == nil && (len(em.Chunks) != 1 || !reflect.DeepEqual(em.Chunks[0].Embedding, want)) {
+				t.Errorf("query %d: %+v, want %+v, %v", em.Index, em, want, err)
+			}
+		}
+	}
+	if seen != 2*len(texts) {
+		t.Errorf("%d outcomes, want one of each text", seen)
+	}
+	var running atomic.Int64
+	for range embedtest.Each(ctxs, texts, func(context.Context, string) ([]vector.Chunk, error) {
+		running.Add(1)
+		defer running.Add(-1)
+		runtime.Gosched()
+		return nil, nil
+	}) {
+		break
+	}
+	if n := running.Load(); n != 0 {
+		t.Errorf("%d are still running", n)
 	}
 }

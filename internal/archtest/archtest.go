@@ -119,7 +119,7 @@ func (c *checker) imports(src source, spec *ast.ImportSpec) {
 	}
 	place := c.place(spec)
 	for _, fence := range Only {
-		if !fence.covers(target) || src.test && fence.testsMay() {
+		if !fence.covers(target) || src.test && fence.testsMay(src.dir) {
 			continue
 		}
 		if !inAny(src.dir, fence.Places) {
@@ -152,9 +152,10 @@ func foreign(target string) bool {
 	return strings.Contains(host, ".")
 }
 
-// testsMay reports whether the fence is about code that ships only.
-func (f Fence) testsMay() bool {
-	return f.What != asynq && f.What != ort
+// testsMay reports whether the fence lets tests of a room through.
+func (f Fence) testsMay(dir string) bool {
+	places, fenced := InTests[f.What]
+	return !fenced || inAny(dir, places)
 }
 
 // node applies the rules that look into a file.

@@ -3,6 +3,7 @@ package archtest
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -50,9 +51,11 @@ func TestEveryRuleCanFail(t *testing.T) {
 		{"foreign import", "tasks/a.go", doc + "package tasks\nimport _ \"example.com/x\"", "room tasks imports example.com/x"},
 		{"foreign prefix is not enough", "tasks/a.go", doc + "package tasks\nimport _ \"github.com/klauspost/compress/zstdx\"",
 			"imports github.com/klauspost/compress/zstdx"},
-		{"asynq in a test", "store/a_test.go", "package store\nimport _ \"" + asynq + "\"", "only queue, monitoring, cmd/bench may"},
+		{"asynq in a test", "store/a_test.go", "package store\nimport _ \"" + asynq + "\"", "only cmd/bench may"},
+		{"asynq in a test that compares", "queue/internal/wire/a_test.go", "package wire\nimport _ \"" + asynq + "\"", ""},
+		{"asynq in the queue's code", "queue/internal/wire/a.go", doc + "package wire\nimport _ \"" + asynq + "\"", "only cmd/bench may"},
 		{"testkit in code", "cmd/worker/a.go", doc + "package main\nimport _ \"" + module + "/internal/testkit\"",
-			"only nothing may: it is for tests"},
+			"only queue/internal/queuetest may: it is for tests"},
 		{"testkit in a test", "queue/a_test.go", "package queue\nimport _ \"" + module + "/internal/testkit\"", ""},
 		{"standard log", "cmd/worker/a.go", doc + "package main\nimport _ \"log\"", "imports log,"},
 		{"slog is another", "cmd/worker/a.go", doc + "package main\nimport _ \"log/slog\"", ""},
@@ -61,7 +64,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		{"environment in a binary", "cmd/worker/a.go", doc + "package main\nimport \"os\"\nvar x = os.Getenv(\"X\")", ""},
 		{"go statement", "queue/a.go", doc + "package queue\nfunc f() { go f() }", "go statement outside"},
 		{"go in a group", "queue/a.go", doc + "package queue\nfunc f(g group) { g.Go(f) }", "go statement outside"},
-		{"go by its owner", "queue/server.go", doc + "package queue\nfunc f() { go f() }", ""},
+		{"go by its owner", "queue/bulk.go", doc + "package queue\nfunc f() { go f() }", ""},
 		{"printing", "store/a.go", doc + "package store\nimport \"fmt\"\nfunc f() { fmt.Println() }", "fmt.Print outside"},
 		{"println", "store/a.go", doc + "package store\nfunc f() { println() }", "fmt.Print outside"},
 		{"init", "store/a.go", doc + "package store\nfunc init() {}", "func init outside of nothing"},
@@ -87,6 +90,33 @@ func TestEveryRuleCanFail(t *testing.T) {
 				t.Errorf("breaches %s, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestTheQueueHasNoWayBack checks the one direction in which the queue's rooms know each other: wire below queue below
+// upkeep, wire below consumer, registry below upkeep. Rooms on the same level do not know each other, and what is below
+// could be used without what is above.
+func TestTheQueueHasNoWayBack(t *testing.T) {
+	t.Parallel()
+	const wire, producer, consumer, upkeep, registry = "queue/internal/wire", "queue", "queue/consumer", "queue/upkeep", "registry"
+	rooms := []string{wire, producer, consumer, upkeep, registry}
+	below := map[string][]string{
+		wire: nil, registry: nil, producer: {wire}, consumer: {wire}, upkeep: {wire, producer, registry},
+	}
+	for _, from := range rooms {
+		for _, to := range rooms {
+			if from == to {
+				continue
+			}
+			source := "// Package x is documented.\npackage x\nimport _ \"" + module + "/" + to + "\""
+			breaches, err := Check(fstest.MapFS{from + "/a.go": &fstest.MapFile{Data: []byte(source)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if allowed := len(breaches) == 0; allowed != slices.Contains(below[from], to) {
+				t.Errorf("%s may import %s: %t; breaches %v", from, to, allowed, breaches)
+			}
+		}
 	}
 }
 

@@ -32,6 +32,8 @@ const (
 	away        = "Redis away"            // from At on
 	skew        = "clock off"             // of one worker, by For
 	flushed     = "registry flushed"      // at At
+	demoted     = "Redis demoted"         // from At on it is a replica, which refuses every write
+	sluggish    = "slow worker"           // each native call of one takes as long as a deadline
 	retired     = "told to stop"          // a worker, at At; its successor comes when it has ended
 )
 
@@ -39,8 +41,10 @@ func (f fault) String() string {
 	switch f.Kind {
 	case killedBusy, slowCall:
 		return fmt.Sprintf("%s %d", f.Kind, f.Nth)
-	case away:
+	case away, demoted:
 		return fmt.Sprintf("%s from %v for %v", f.Kind, f.At, f.For)
+	case sluggish:
+		return fmt.Sprintf("%s: w%d", f.Kind, f.Who+1)
 	case skew:
 		return fmt.Sprintf("%s: w%d by %v", f.Kind, f.Who+1, f.For)
 	case flushed:
@@ -59,6 +63,7 @@ type text struct {
 	Text    string
 	At      time.Duration // when the producer has it, or when the crawled source shows it
 	Crawled bool
+	Twice   bool // it is handed in for both lanes of documents at the same time
 }
 
 // The words that give a text its fate.
@@ -74,7 +79,7 @@ type plan struct {
 	Faults []fault
 	Every  bool          // every worker runs maintenance too, not only the schedulers
 	Spy    bool          // look at what writes
-	Bundle bool          // every worker handles texts together, not only some
+	Batch  bool          // every worker handles batches, not only some
 	Crawl  time.Duration // how long the crawled source takes to answer
 }
 
@@ -101,8 +106,12 @@ func newPlan(seed uint64) plan {
 	// Two absences would be one long one, longer than anybody is promised to survive unharmed.
 	once := map[string]bool{}
 	p.Faults = slices.DeleteFunc(p.Faults, func(f fault) bool {
-		again := (f.Kind == away || f.Kind == skew || f.Kind == retired) && once[f.Kind]
-		once[f.Kind] = true
+		kind := f.Kind
+		if kind == demoted {
+			kind = away
+		}
+		again := (kind == away || kind == skew || kind == retired) && once[kind]
+		once[kind] = true
 		return again
 	})
 	return p
@@ -112,7 +121,9 @@ func (p *plan) texts(r *rand.Rand) {
 	for i := range 4 + r.IntN(5) {
 		doc, at := fmt.Sprintf("p%d", i), time.Duration(r.IntN(20_000))*time.Millisecond
 		for v := range 1 + r.IntN(8)/6 { // one in four is written again
-			p.Texts = append(p.Texts, text{Doc: doc, Version: int64(v + 1), Text: fmt.Sprintf("%s v%d", doc, v+1), At: at})
+			x := text{Doc: doc, Version: int64(v + 1), Text: fmt.Sprintf("%s v%d", doc, v+1), At: at}
+			x.Twice = p.Seed%4 == 0 && i == 0
+			p.Texts = append(p.Texts, x)
 			at += time.Duration(r.IntN(5_000)) * time.Millisecond
 		}
 	}
@@ -153,11 +164,13 @@ func drawFault(r *rand.Rand, texts int) fault {
 	case n < 16:
 		f.Kind = slowCall
 	case n < 18:
-		f.Kind, f.At, f.For = away, time.Duration(r.IntN(60_000))*time.Millisecond, time.Duration(1+r.IntN(60))*time.Second
+		f.Kind, f.At, f.For = []string{away, demoted}[r.IntN(2)], time.Duration(r.IntN(60_000))*time.Millisecond, time.Duration(1+r.IntN(60))*time.Second
 	case n < 19 && r.IntN(2) == 0:
 		f.Kind, f.Who, f.At = retired, r.IntN(workers), time.Duration(r.IntN(20_000))*time.Millisecond
 	case n < 19:
 		f.Kind, f.Who, f.For = skew, r.IntN(workers), time.Duration(2*r.IntN(2)-1)*5*time.Second
+	case r.IntN(2) == 0:
+		f.Kind, f.Who = sluggish, r.IntN(workers)
 	default:
 		f.Kind, f.At = flushed, time.Duration(r.IntN(60_000))*time.Millisecond
 	}

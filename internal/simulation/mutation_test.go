@@ -24,25 +24,22 @@ var mutations = []struct {
 	invariant string // that must break
 	edits     []edit
 }{
-	{"no ack hook (T1)", ackedOnce, []edit{
-		{"queue/hook.go", "		repeated := errors.Is(ctx.Err(), context.Canceled)\n", "		repeated := false\n"},
-		// A shared trip outlives its callers, which happens to do the hook's work.
-		{"queue/shared.go", "		c := &sharedCommand{cmd: cmd, next: next}\n",
-			"		if err := ctx.Err(); err != nil {\n			cmd.SetErr(err)\n			return err\n		}\n		c := &sharedCommand{cmd: cmd, next: next}\n"},
-	}},
 	{"no reaper (T2)", comesBack, []edit{
-		{"queue/maintenance.go", "	ids, err := l.abandoned(ctx)\n", "	var ids []string\n	var err error\n"},
+		{"queue/upkeep/reaper.go", "	ids, err := l.abandoned(ctx, crashed)\n", "	var ids []string\n	var err error\n"},
+	}},
+	{"a zombie settles what is another's", ackedOnce, []edit{
+		{"queue/consumer/settle.lua", "call('HGET', hash, 'holder') == ARGV[i + 1] and call('LREM'", "call('LREM'"},
+		{"queue/consumer/renew.lua", "if redis.call('HGET', ARGV[2] .. ARGV[i], 'holder') == ARGV[i + 1] then", "if redis.call('EXISTS', ARGV[2] .. ARGV[i]) == 1 then"},
+	}},
+	{"leases are not renewed", ackedOnce, []edit{
+		{"queue/consumer/keeper.go", "		for l, runs := range byLane {\n", "		for l, runs := range map[*lane][]*run{} {\n"},
 	}},
 	{"ack before store", oneOutcome, []edit{
-		{"tasks/handler.go", "		stored, err = h.parts.Store.Put(ctx, rec)\n		return err\n",
-			"		go func() { _, _ = h.parts.Store.Put(context.WithoutCancel(ctx), rec) }()\n		stored = true\n		return nil\n"},
+		{"tasks/batch.go", "	stored, errs := b.parts.Store.PutMany(ctx, recs)\n",
+			"	go func() { _, _ = b.parts.Store.PutMany(context.WithoutCancel(ctx), recs) }()\n	stored, errs := make([]bool, len(recs)), make([]error, len(recs))\n"},
 	}},
-	{"ack before store, together", oneOutcome, []edit{
-		{"tasks/together.go", "		stored, errs := t.parts.Bulk.PutMany(ctx, recs)\n",
-			"		go func() { _, _ = t.parts.Bulk.PutMany(context.WithoutCancel(ctx), recs) }()\n		stored, errs := make([]bool, len(recs)), make([]error, len(recs))\n"},
-	}},
-	{"a task has two owners", ackedOnce, []edit{
-		{"queue/bundle.go", "			b.inside[i] = false\n", ""},
+	{"a settlement that failed is not repeated", ackedOnce, []edit{
+		{"queue/consumer/settler.go", "			if list = left; len(list) == 0 {\n", "			if list = left; true {\n"},
 	}},
 	{"slot released before the native call returns", runnersHold, []edit{
 		{"embedder/runner.go", "	vectors, err := e.model.Run(ctx, Batch{Rows: rows})\n", `	var vectors []vector.Vector

@@ -26,11 +26,9 @@ const (
 	opEnqueue    = "enqueue"
 	opSubscribe  = "subscribe"
 	opDequeue    = "lease"
-	opGiveBack   = "give back"
 	opExtend     = "extend leases"
 	opAck        = "ack"
 	opRetry      = "retry"
-	opArchive    = "archive"
 	opRequeue    = "requeue"
 	opFail       = "verdict"
 	opHeartbeat  = "heartbeat"
@@ -49,9 +47,8 @@ const (
 	opRenewSlot  = "renew slot"
 	opFinish     = "finish slot"
 	opMark       = "mark known"
-	opJanitor    = "janitor"
-	opRecover    = "asynq's recoverer"
-	opReclaim    = "asynq's groups"
+	opTurn       = "turn to sweep"
+	opExpire     = "drop expired"
 )
 
 // opOf reads a command.
@@ -80,12 +77,38 @@ func opOf(cmd []string) op {
 		o.name = known
 	}
 	switch { // scripts with the same keys
+	case o.name == opAck:
+		for _, one := range o.decisions() {
+			if name := settledBy[one.word]; name != "" {
+				o.name = name
+			}
+		}
 	case o.name == opPut && len(o.records()[0]) < 9:
 		o.name = opRefresh
 	case o.name == opClaim && len(o.args) > 3 && slices.Contains([]string{"done", "failed", "paused", "released"}, o.args[3]):
 		o.name = opFinish
 	}
 	return o
+}
+
+// settledBy names a settlement by its words; of several the last that has a name.
+var settledBy = map[string]string{"retry": opRetry, "dead": opFail, "requeue": opRequeue}
+
+// A decision is what a settlement says of one task.
+type decision struct {
+	id, word string
+	at       int // of the word's first argument
+}
+
+// decisions reads the arguments of a settlement.
+func (o op) decisions() (list []decision) {
+	count := map[string]int{"done": 1, "keep": 3, "revoke": 0, "requeue": 0, "retry": 5, "dead": 8}
+	for i := 4; i+2 < len(o.args); {
+		d := decision{o.args[i], o.args[i+2], i + 3}
+		list = append(list, d)
+		i += 3 + count[d.word]
+	}
+	return list
 }
 
 // records returns what a put or a refresh says of each document: its version first, its text's hash, its id last.
@@ -101,20 +124,13 @@ var opNames = map[string]string{
 	"SCRIPT lane:pending lane:active lane:lease lane:scheduled lane:retry lane:archived lane:completed own:dead " +
 		"own:dead:causes own:cancelled own:counts": opEnqueue,
 
-	"SCRIPT lane:pending lane:active lane:lease lane:paused": opDequeue,
-	"SCRIPT lane:pending lane:active lane:lease":             opGiveBack,
-	"ZADD lane:lease": opExtend,
-	"SCRIPT lane:active lane:lease lane:t:* lane:processed:<day> lane:processed":                                             opAck,
-	"SCRIPT lane:active lane:lease lane:processed:<day> lane:processed lane:t:*":                                             opAck, // several
-	"SCRIPT lane:t:* lane:active lane:lease lane:retry lane:processed:<day> lane:failed:<day> lane:processed lane:failed":    opRetry,
-	"SCRIPT lane:t:* lane:active lane:lease lane:archived lane:processed:<day> lane:failed:<day> lane:processed lane:failed": opArchive,
-	"SCRIPT lane:active lane:lease lane:pending lane:t:*":                                                                    opRequeue,
-	"SCRIPT lane:t:* own:dead own:dead:causes own:letter:*":                                                                  opFail,
-	"SCRIPT asynq:servers:* asynq:workers:*":                                                                                 opHeartbeat,
-
-	"SCRIPT lane:completed":        opJanitor,
-	"SCRIPT lane:lease":            opRecover,
-	"SCRIPT lane:aggregation_sets": opReclaim,
+	"SCRIPT lane:pending lane:active lane:lease lane:paused own:cancelled own:counts": opDequeue,
+	"SCRIPT lane:active lane:lease": opExtend,
+	"SCRIPT lane:active lane:lease lane:pending lane:retry lane:completed lane:processed lane:processed:<day> lane:failed " +
+		"lane:failed:<day> own:dead own:dead:causes own:cancelled": opAck, // or another word, see settled
+	"SET asynq:servers:*":                          opHeartbeat,
+	"SET embedfleet:sweep":                         opTurn,
+	"SCRIPT lane:pending own:counts own:cancelled": opExpire,
 
 	"HSET embedfleet:worker:*": opAnnounce,
 	"HSET embedfleet:calls:*":  opBegin,
@@ -160,7 +176,7 @@ func general(key string) string {
 func bytesOf(b *bytes.Buffer) []byte { return bytes.Clone(b.Bytes()) }
 
 // isEmpty reports whether a lease found nothing.
-func isEmpty(reply []byte) bool { return bytes.HasPrefix(reply, []byte("*0")) }
+func isEmpty(reply []byte) bool { return bytes.HasPrefix(reply, []byte("*1\r\n:0")) }
 
 // words reads a reply as a flat list of words.
 func words(reply []byte) []string {

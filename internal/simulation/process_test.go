@@ -17,6 +17,9 @@ import (
 	"github.com/embedfleet/embedfleet/embedder"
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/store"
@@ -37,6 +40,9 @@ const (
 	restart   = 3 * time.Second  // from a worker's death to its successor's birth
 )
 
+// served are the lanes of the workers.
+var served = []tasks.Lane{tasks.Live, tasks.Backfill, tasks.Quarantine}
+
 var space = vector.Space("5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed")
 
 // A process is what dies together.
@@ -47,6 +53,8 @@ type process struct {
 	ctx    context.Context //nolint:containedctx // a process is its context
 	cancel context.CancelFunc
 	rdb    redis.UniversalClient
+
+	sluggish bool // its calls take as long as a deadline
 
 	dead    atomic.Bool
 	died    chan struct{} // closed when it dies
@@ -118,11 +126,12 @@ func (w *world) startWorker(name string, who int) {
 		if f.Kind == skew && f.Who == who {
 			p.skew = f.For
 		}
+		p.sluggish = p.sluggish || f.Kind == sluggish && f.Who == who
 	}
 	w.add(p)
 	p.parts.Go(func() {
-		_ = queue.NewWorkers(p.rdb).Announce(p.ctx, w.log, func() queue.Worker {
-			return queue.Worker{ID: p.name, Model: alias, State: queue.StateReady}
+		_ = registry.NewWorkers(p.rdb).Announce(p.ctx, w.log, func() registry.Worker {
+			return registry.Worker{ID: p.name, Model: alias, State: registry.StateReady}
 		}, nil)
 	})
 	if w.plan.Every {
@@ -132,11 +141,12 @@ func (w *world) startWorker(name string, who int) {
 }
 
 func (p *process) maintain() {
-	opts := &queue.MaintenanceOptions{Logger: p.world.log, Models: []string{alias}}
-	p.parts.Go(func() { _ = queue.NewMaintenance(p.rdb, opts).Run(p.ctx) })
+	opts := &upkeep.Options{Logger: p.world.log, Models: []string{alias}}
+	p.parts.Go(func() { _ = upkeep.New(p.rdb, opts).Run(p.ctx) })
 }
 
-// serve loads, claims, and takes tasks until the process ends. Some workers handle several together, some each alone.
+// serve loads, claims, and takes tasks until the process ends. Some workers handle batches as they ship, some each task
+// alone.
 func (p *process) serve(who int) {
 	w := p.world
 	docs := storeredis.New(p.rdb)
@@ -147,101 +157,45 @@ func (p *process) serve(who int) {
 		}
 	}
 	model := &model{Model: embedtest.NewModel(maxTokens), p: p}
-	calls := queue.NewCalls(p.rdb, p.name)
+	marks := consumer.NewInFlight(w.log, p.rdb, p.name)
+	defer marks.Wait()
 	engine, err := embedder.NewEngine(model, embedtest.Tokenizer{}, embedder.Settings{MaxTokens: maxTokens, Unit: true, Space: space},
-		&embedder.Options{Runners: runners, QueryRunners: -1, TokenBudget: 4 * maxTokens, OnCall: p.naming(calls)})
+		&embedder.Options{Runners: runners, QueryRunners: -1, TokenBudget: 4 * maxTokens, OnCall: marks.Mark})
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
 	defer func() { _ = engine.Close(p.ctx) }()
-	h := tasks.NewHandler(w.log, tasks.Parts{
-		Model: alias, Space: space, Embedder: engine, Store: docs, Answers: docs, Bulk: bulk{engine, docs},
-	}, nil)
-	handler := watched{p, h, h}
-	opts := &queue.ServerOptions{Logger: w.log, Concurrency: slots, Worker: p.name, Grace: time.Second}
-	if who%3 != 0 || w.plan.Bundle {
-		opts.Together = handler
+	h := tasks.NewHandler(w.log, tasks.Parts{Model: alias, Space: space, Embedder: engine, Store: docs, Answers: docs}, nil)
+	opts := &consumer.Options{Logger: w.log, Concurrency: slots, Worker: p.name, Grace: time.Second, Batch: 1}
+	if who%3 != 0 || w.plan.Batch {
+		opts.Batch = 256 // as it ships
 	}
-	server, err := queue.NewServer(p.conn(), alias, []tasks.Lane{tasks.Live, tasks.Quarantine}, handler, opts)
+	c, err := consumer.New(p.rdb, alias, served, watched{p, h}, opts)
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
-	if err := server.Start(); err != nil {
-		w.t.Error(err)
-		return
-	}
-	<-p.ctx.Done()
-	server.Stop()
-	_ = server.Shutdown(context.Background()) // whom it waits for in vain, engine.Close waits for
+	_ = c.Run(p.ctx) // whom it waits for in vain, engine.Close waits for
 }
 
-// naming is what cmd/worker does before and after a native call.
-func (p *process) naming(calls *queue.Calls) func([]context.Context) func() {
-	const wait = 250 * time.Millisecond
-	return func(callers []context.Context) func() {
-		var list []tasks.Task
-		for _, ctx := range callers {
-			if t, ok := queue.TaskFrom(ctx); ok {
-				list = append(list, t)
-			}
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), wait)
-		defer cancel()
-		over, err := calls.Begin(ctx, list)
-		if err != nil {
-			return func() {}
-		}
-		return func() {
-			forget := over()
-			p.parts.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), wait)
-				defer cancel()
-				_ = forget(ctx)
-			})
-		}
-	}
-}
-
-// bulk is what handles several documents together.
-type bulk struct {
-	*embedder.Engine
-	*storeredis.Store
-}
-
-// watched is a handler whose calls are counted.
+// watched is a handler whose tasks are counted.
 type watched struct {
-	p        *process
-	handler  queue.Handler
-	together queue.Together
+	p *process
+	consumer.Handler
 }
 
-// HandleAll counts a call for each task.
-func (h watched) HandleAll(ctx context.Context, items []tasks.Item, report func(tasks.Report)) {
+func (h watched) HandleBatch(ctx context.Context, items []tasks.Item, report func([]tasks.Result)) {
 	leave := make([]func(bool), len(items))
 	for i, item := range items {
 		leave[i] = h.p.world.watch.enter(h.p, item.Task.ID)
 	}
-	h.together.HandleAll(ctx, items, func(r tasks.Report) {
-		for _, i := range r.Done {
-			leave[i](items[i].Ctx.Err() == nil)
+	h.Handler.HandleBatch(ctx, items, func(results []tasks.Result) {
+		for _, r := range results {
+			leave[r.Index](r.Err == nil && items[r.Index].Ctx.Err() == nil) // else it is too late to be acknowledged
 		}
-		for _, i := range r.Alone {
-			leave[i](false)
-		}
-		for i := range r.Failed {
-			leave[i](false)
-		}
-		report(r)
+		report(results)
 	})
-}
-
-func (h watched) Handle(ctx context.Context, t tasks.Task) error {
-	leave := h.p.world.watch.enter(h.p, t.ID)
-	err := h.handler.Handle(ctx, t)
-	leave(err == nil && ctx.Err() == nil) // else it is too late to be acknowledged
-	return err
 }
 
 // A model takes time, kills its process, and gives vectors that can be read back.
@@ -265,6 +219,9 @@ func (m *model) Run(ctx context.Context, b embedder.Batch) ([]vector.Vector, err
 	defer w.watch.returned(m.p)
 	took, patience := 50*time.Millisecond+time.Duration(h.Sum64()%400)*time.Millisecond, time.Second
 	kind := w.faults.call(nth)
+	if m.p.sluggish {
+		took, patience = timeout-time.Second, time.Second
+	}
 	if kind == slowCall {
 		w.watch.happened(m.p, "FAULT %s %d", kind, nth)
 		took, patience = slowTime, slowTime
@@ -364,8 +321,13 @@ func (p *process) enqueue(client *queue.Client, x text) bool {
 		p.world.t.Error(err)
 		return true
 	}
-	refused, err := enqueuer{p.world, client}.Enqueue(p.ctx, []tasks.Task{t})
-	return err == nil && refused[0] == nil
+	list := []tasks.Task{t}
+	if x.Twice {
+		t.Lane = tasks.Backfill
+		list = append(list, t)
+	}
+	refused, err := enqueuer{p.world, client}.Enqueue(p.ctx, list)
+	return err == nil && errors.Join(refused...) == nil
 }
 
 // task is the task that a text becomes.

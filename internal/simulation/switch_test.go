@@ -247,6 +247,8 @@ func (n *network) dispatch(p *packet) []byte {
 			c.peer.WriteBulk(cmd[1])
 			c.peer.WriteInt(1)
 		case n.nothing(p, i):
+		case n.world.readonly() && (p.ops[i].script != "" || !n.redis.IsReadOnlyCommand(strings.ToUpper(cmd[0])) && !slices.Contains(noWrites, strings.ToUpper(cmd[0]))):
+			c.peer.WriteError("READONLY You can't write against a read only replica.")
 		default:
 			n.spy(p.ops[i], cmd, func() { n.redis.Server().Dispatch(c.peer, n.world.sent(c.p, p.ops[i], cmd)) })
 		}
@@ -286,12 +288,11 @@ func (n *network) nothing(p *packet, i int) bool {
 		return false
 	}
 	switch o.name {
-	case opForward, opJanitor:
+	case opForward:
 		p.conn.peer.WriteInt(0)
-	case opDequeue, opRecover:
-		p.conn.peer.WriteLen(0)
-	case opReclaim:
-		p.conn.peer.WriteOK()
+	case opDequeue:
+		p.conn.peer.WriteLen(1)
+		p.conn.peer.WriteInt(0)
 	default:
 		return false
 	}

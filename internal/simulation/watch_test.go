@@ -12,7 +12,7 @@ import (
 )
 
 // recovery is how long a dead worker's tasks may stay away, with a moment for the round trips.
-const recovery = 35*time.Second + 500*time.Millisecond
+const recovery = 10*time.Second + 500*time.Millisecond
 
 // A violation is a broken invariant.
 type violation struct {
@@ -100,7 +100,7 @@ func (w *watcher) hash() uint64 {
 // told are the ops that belong into a history.
 var told = map[string]bool{
 	opAck: true, opRetry: true, opPut: true, opReap: true, opEnqueue: true, opLeave: true, opBury: true, opFail: true,
-	opFinish: true, opRefresh: true, opBegin: true, opArchive: true, opRequeue: true, opMark: true, opGiveBack: true,
+	opFinish: true, opRefresh: true, opBegin: true, opRequeue: true, opMark: true,
 	opClaimSpace: true,
 }
 
@@ -146,7 +146,7 @@ func (w *watcher) executed(p *process, o op, cmd []string, reply []byte) {
 		if words(reply)[0] == "granted" {
 			w.note(p, "claims slot %s", words(reply)[2])
 		}
-	case opAck, opRetry, opArchive, opRequeue, opGiveBack, opLeave, opBury:
+	case opAck, opRetry, opFail, opRequeue, opLeave, opBury:
 		for _, id := range ids {
 			delete(w.leased, id)
 			w.back(id)
@@ -208,10 +208,10 @@ func (w *watcher) took(id string) {
 // reaped reads the words of a reap, one for each task.
 func (w *watcher) reaped(o op, answers []string) {
 	for i, answer := range answers {
-		if 2+2*i >= len(o.args) {
+		if 1+2*i >= len(o.args) {
 			return
 		}
-		if id := o.args[2+2*i]; answer != "alive" {
+		if id := o.args[1+2*i]; answer != "alive" {
 			delete(w.leased, id)
 			w.back(id)
 		}
@@ -284,7 +284,7 @@ func (w *watcher) enter(p *process, id string) (leave func(done bool)) {
 	if w.handlers[p]++; w.handlers[p] > slots+1 { // and one in quarantine
 		w.violate(slotsHold, "%s has %d handlers inside, and %d slots", p.name, w.handlers[p], slots+1)
 	}
-	if f, again := w.finished[id]; again && !f.by.isDead() && !w.world.wasAway(f.at, time.Now()) {
+	if f, again := w.finished[id]; again && !w.world.twice(id) && !f.by.isDead() && !w.world.wasAway(f.at, time.Now()) {
 		w.violate(ackedOnce, "%s was finished by %s %v ago, and runs again", w.called(id), f.by.name, time.Since(f.at))
 	}
 	return func(done bool) {

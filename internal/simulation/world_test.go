@@ -43,6 +43,7 @@ type world struct {
 	processes []*process
 	awayFrom  time.Time
 	awayTo    time.Time
+	demoted   bool // in this time it answers, but takes no writes
 	ended     bool
 	births    sync.WaitGroup // of successors
 	unborn    int
@@ -128,6 +129,9 @@ func (w *world) live() {
 // appoint arranges for a fault that comes at a time.
 func (w *world) appoint(f fault) {
 	switch f.Kind {
+	case demoted:
+		w.awayFrom, w.awayTo = w.began.Add(f.At), w.began.Add(f.At+f.For)
+		w.demoted = true
 	case away:
 		w.awayFrom, w.awayTo = w.began.Add(f.At), w.began.Add(f.At+f.For)
 		w.births.Go(func() {
@@ -187,7 +191,9 @@ func (w *world) sever() {
 	}
 }
 
-func (w *world) away() bool { return w.wasAway(time.Now(), time.Now()) }
+func (w *world) away() bool { return !w.demoted && w.wasAway(time.Now(), time.Now()) }
+
+func (w *world) readonly() bool { return w.demoted && w.wasAway(time.Now(), time.Now()) }
 
 // wasAway reports whether Redis was away at any instant between two, with a moment for the clients to find it again.
 func (w *world) wasAway(from, to time.Time) bool {
@@ -195,7 +201,7 @@ func (w *world) wasAway(from, to time.Time) bool {
 		return false
 	}
 	if !from.Equal(to) {
-		from = from.Add(-35 * time.Second) // a lease that could not be renewed lapses that much later
+		from = from.Add(-20 * time.Second) // a lease that could not be renewed lapses that much later, and nobody is taken back from at once
 	}
 	return !to.Before(w.awayFrom) && from.Before(w.awayTo)
 }
@@ -204,7 +210,7 @@ func (w *world) wasAway(from, to time.Time) bool {
 // nobody could take it, and a sweep that a fault ended is repeated with the next.
 func (w *world) excuse(since time.Time) (d time.Duration) {
 	if w.wasAway(since, time.Now()) {
-		d = w.awayTo.Sub(w.awayFrom) + 10*time.Second
+		d = w.awayTo.Sub(w.awayFrom) + 20*time.Second
 	}
 	for _, f := range w.plan.Faults {
 		switch f.Kind {
@@ -309,6 +315,12 @@ func (w *world) after(p *process, d time.Duration) <-chan struct{} {
 	return done
 }
 
+// twice reports whether a task was handed in for two lanes: it is one in each, and may run in each.
+func (w *world) twice(id string) bool {
+	name := w.tasks[strings.TrimRight(id, "+")]
+	return slices.ContainsFunc(w.plan.Texts, func(x text) bool { return x.Twice && x.Text == name })
+}
+
 func bad(s string) bool { return strings.Contains(s, badWord) }
 
 // end ends every process, the dead ones too, and waits for all that belongs to the world.
@@ -337,7 +349,7 @@ func (w *world) settled() bool {
 	if unborn > 0 || time.Since(w.began) < w.earliest() {
 		return false
 	}
-	for _, lane := range []string{"live", "quarantine"} {
+	for _, lane := range served {
 		for _, list := range []string{"pending", "active", "lease", "scheduled", "retry", "archived"} {
 			if w.net.redis.Exists(fmt.Sprintf("asynq:{embed:%s:%s}:%s", alias, lane, list)) {
 				return false
@@ -358,7 +370,7 @@ func (w *world) settled() bool {
 func (w *world) earliest() time.Duration {
 	last := 15 * time.Second
 	for _, f := range w.plan.Faults {
-		if f.Kind == away || f.Kind == flushed || f.Kind == retired {
+		if f.Kind == away || f.Kind == demoted || f.Kind == flushed || f.Kind == retired {
 			last = max(last, f.At+f.For+5*time.Second)
 		}
 	}
@@ -394,15 +406,19 @@ func (w *world) sent(p *process, o op, cmd []string) []string {
 // backOff puts a time of the seed's in place of a random one, within the bounds of the queue's: 2 to 4 s after the
 // first failure, 4 to 8 s after the next, and 1 to 2 s for what is nobody's failure.
 func (w *world) backOff(o op, cmd []string) []string {
-	const id, at, failed = 0, 2, 4 // arguments
-	least := time.Second
-	if o.args[failed] == "1" {
-		least = 2 * time.Second << min(7, w.watch.failure(o.args[id]))
-	}
-	h := fnv.New64a()
-	fmt.Fprint(h, w.plan.Seed, o.args[id], time.Now())
 	cmd = slices.Clone(cmd)
-	due := time.Now().Add(least + time.Duration(h.Sum64()%uint64(least)))
-	cmd[len(cmd)-len(o.args)+at] = strconv.FormatInt(due.Unix(), 10)
+	for _, d := range o.decisions() {
+		if d.word != "retry" {
+			continue
+		}
+		least := time.Second
+		if o.args[d.at+2] == "1" {
+			least = 2 * time.Second << min(7, w.watch.failure(d.id))
+		}
+		h := fnv.New64a()
+		fmt.Fprint(h, w.plan.Seed, d.id, time.Now())
+		due := time.Now().Add(least + time.Duration(h.Sum64()%uint64(least)))
+		cmd[len(cmd)-len(o.args)+d.at] = strconv.FormatInt(due.Unix(), 10)
+	}
 	return cmd
 }

@@ -22,15 +22,14 @@ var scenarios = map[string]plan{
 	// The store refuses once.
 	"retry": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0", At: 2 * time.Second}},
 		Faults: []fault{{Kind: refused, Op: opPut, Nth: 1, Runs: 1}}},
-	// The verdict on a text that no model can read can't be written down, so that asynq archives it.
-	"archive": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0 bad", At: 2 * time.Second}},
-		Faults: []fault{{Kind: refused, Op: opFail, Nth: 1, Runs: 1}}},
 	// A text kills three workers.
 	"poison": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0 poison", At: 16 * time.Second}, {Doc: "p1", Version: 1, Text: "p1"}}},
 	// Workers are told to stop in the middle of a call that takes longer than they may: of a lone text, and of two that wait
 	// for them and are leased together.
 	"drain":   {Texts: []text{{Doc: "p0", Version: 1, Text: "p0", At: 2 * time.Second}}, Faults: drain},
-	"drain 2": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0"}, {Doc: "p1", Version: 1, Text: "p1"}}, Faults: drain, Bundle: true},
+	"drain 2": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0"}, {Doc: "p1", Version: 1, Text: "p1"}}, Faults: drain, Batch: true},
+	// A call takes so long that a heartbeat tells of it.
+	"busy": {Texts: []text{{Doc: "p0", Version: 1, Text: "p0", At: 2 * time.Second}}, Faults: []fault{{Kind: slowCall, Nth: 1}}},
 	// A run of the crawler outlasts the first renewal of its lease.
 	"slow source": {Texts: []text{{Doc: "c0", Text: "c0", Crawled: true}}, Crawl: 15 * time.Second},
 }
@@ -46,21 +45,27 @@ var writes = map[string]string{
 	opEnqueue:  "calm",
 
 	// A worker takes it, and says of itself and of its calls what others must know.
-	opDequeue:                     "calm",
-	opExtend:                      "drain",
-	opBegin:                       "calm",
-	"PEXPIRE embedfleet:calls:*":  "calm",
-	opEnd:                         "calm",
-	opAnnounce:                    "calm",
-	"PEXPIRE embedfleet:worker:*": "calm",
-	"ZADD embedfleet:workers":     "calm",
-	"DEL embedfleet:worker:*":     "drain",
-	"ZREM embedfleet:workers":     "drain",
-	opHeartbeat:                   "calm",
-	"ZADD asynq:servers":          "calm",
-	"ZADD asynq:workers":          "calm",
-	"ZREM asynq:servers":          "drain",
-	"ZREM asynq:workers":          "drain",
+	opDequeue:                       "calm",
+	opExtend:                        "drain",
+	opBegin:                         "calm",
+	"PEXPIRE embedfleet:calls:*":    "calm",
+	opEnd:                           "calm",
+	opAnnounce:                      "calm",
+	"PEXPIRE embedfleet:worker:*":   "calm",
+	"ZADD embedfleet:workers":       "calm",
+	"DEL embedfleet:worker:*":       "drain",
+	"ZREM embedfleet:workers":       "drain",
+	"HSET embedfleet:workers:names": "calm",
+	"HDEL embedfleet:workers:names": "drain",
+	opHeartbeat:                     "calm",
+	"DEL asynq:servers:*":           "drain",
+	"DEL asynq:workers:*":           "calm",
+	"HSET asynq:workers:*":          "busy",
+	"EXPIRE asynq:workers:*":        "busy",
+	"ZADD asynq:servers":            "calm",
+	"ZADD asynq:workers":            "calm",
+	"ZREM asynq:servers":            "drain",
+	"ZREM asynq:workers":            "drain",
 
 	// The store, and the end of the task.
 	opClaimSpace: "calm",
@@ -69,11 +74,10 @@ var writes = map[string]string{
 	opAck:        "calm",
 	opFail:       "calm",
 	opRetry:      "retry",
-	opArchive:    "archive",
 	opRequeue:    "drain",
-	opGiveBack:   "drain 2",
 
-	// Maintenance.
+	// Upkeep.
+	opTurn:    "calm",
 	opReap:    "poison",
 	opForward: "retry",
 	opCarry:   "poison",

@@ -5,12 +5,12 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/embedfleet/embedfleet/tasks"
-	"github.com/embedfleet/embedfleet/vector"
 )
 
 // HTTP makes a span of each request, within the caller's trace if it names one. It is called what the mux inside
@@ -49,84 +49,56 @@ func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // A Handler does tasks; tasks.Handler is one.
 type Handler interface {
-	Handle(ctx context.Context, t tasks.Task) error
+	HandleBatch(ctx context.Context, items []tasks.Item, report func([]tasks.Result))
 }
 
 // Handler makes a span of each try of a task, within the trace of whoever enqueued it.
-func (t *Tracer) Handler(next Handler) Handler { return handler{t, next} }
+func (t *Tracer) Handler(next Handler) Handler {
+	if t.off {
+		return next
+	}
+	return handler{t, next}
+}
 
 type handler struct {
 	*Tracer
 	next Handler
 }
 
-func (h handler) Handle(ctx context.Context, t tasks.Task) error {
-	ctx, end := h.begin(From(ctx, t.Trace), "task "+string(t.Kind), trace.SpanKindConsumer,
-		[]any{"model", t.Model, "lane", string(t.Lane), "task", t.ID})
-	err := h.next.Handle(ctx, t)
-	end(err)
-	return err
+func (h handler) HandleBatch(ctx context.Context, items []tasks.Item, report func([]tasks.Result)) {
+	inner, ends := make([]tasks.Item, len(items)), make([]func(error, ...any), len(items))
+	for i, item := range items {
+		t := item.Task
+		item.Ctx, ends[i] = h.begin(From(item.Ctx, t.Trace), "task "+string(t.Kind), trace.SpanKindConsumer,
+			[]any{"model", t.Model, "lane", string(t.Lane), "task", t.ID})
+		inner[i] = item
+	}
+	h.next.HandleBatch(ctx, inner, func(results []tasks.Result) {
+		for _, r := range results {
+			ends[r.Index](r.Err)
+		}
+		report(results)
+	})
 }
 
-// Embedder makes a span of each embedding.
-func (t *Tracer) Embedder(next tasks.Embedder) tasks.Embedder {
+// Observer makes a span of each stage of a task, within the task's.
+func (t *Tracer) Observer(next tasks.Observer) tasks.Observer {
 	if t.off {
 		return next
 	}
-	return embedder{t, next}
+	return observer{next, t}
 }
 
-type embedder struct {
-	*Tracer
-	next tasks.Embedder
+type observer struct {
+	tasks.Observer
+	tracer *Tracer
 }
 
-func (e embedder) EmbedDocument(ctx context.Context, text string) ([]vector.Chunk, error) {
-	ctx, end := e.Span(ctx, "embed")
-	chunks, err := e.next.EmbedDocument(ctx, text)
-	end(err, "chunks", len(chunks))
-	return chunks, err
-}
-
-func (e embedder) EmbedQuery(ctx context.Context, text string) (vector.Embedding, error) {
-	ctx, end := e.Span(ctx, "embed")
-	v, err := e.next.EmbedQuery(ctx, text)
-	end(err, "tokens", v.Tokens)
-	return v, err
-}
-
-func (e embedder) EmbedAs(ctx context.Context, prompt, text string) (vector.Embedding, error) {
-	ctx, end := e.Span(ctx, "embed")
-	v, err := e.next.EmbedAs(ctx, prompt, text)
-	end(err, "tokens", v.Tokens)
-	return v, err
-}
-
-// Store makes a span of each look and each write.
-func (t *Tracer) Store(next tasks.Store) tasks.Store {
-	if t.off {
-		return next
-	}
-	return store{t, next}
-}
-
-type store struct {
-	*Tracer
-	next tasks.Store
-}
-
-func (s store) Refresh(ctx context.Context, rec vector.Record) (bool, error) {
-	ctx, end := s.Span(ctx, "lookup")
-	ok, err := s.next.Refresh(ctx, rec)
-	end(err, "current", ok)
-	return ok, err
-}
-
-func (s store) Put(ctx context.Context, rec vector.Record) (bool, error) {
-	ctx, end := s.Span(ctx, "put")
-	ok, err := s.next.Put(ctx, rec)
-	end(err, "written", ok)
-	return ok, err
+func (o observer) Stage(ctx context.Context, s tasks.Stage, took time.Duration) {
+	now := time.Now()
+	_, span := o.tracer.tracer.Start(ctx, string(s), trace.WithTimestamp(now.Add(-took)))
+	span.End(trace.WithTimestamp(now))
+	o.Observer.Stage(ctx, s, took)
 }
 
 // Log adds the trace's id to each line that is written within one.

@@ -9,8 +9,7 @@
 //	POST /v1/…       gateway, per request        http.route, http.response.status_code
 //	crawl JOB        scheduler, per run          slot, items, new
 //	task KIND        worker, per try of a task   model, lane, task
-//	embed            in it                       chunks or tokens
-//	lookup, put      in it                       written
+//	decode, lookup, embed, store, answer         in it, one a stage that it went through
 package trace
 
 import (

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -95,17 +97,106 @@ func TestOffHandsOn(t *testing.T) {
 	}
 }
 
-// failing is a handler that says what a producer wrote.
-type failing struct{}
+// staged is a handler that takes each task through a stage, and says of those of one model what a producer wrote.
+type staged struct{ observer tasks.Observer }
 
-func (failing) Handle(context.Context, tasks.Task) error { return errors.New("the secret text is bad") }
+func (s staged) HandleBatch(_ context.Context, items []tasks.Item, report func([]tasks.Result)) {
+	for i := range slices.Backward(items) { // one report each, the last first
+		s.observer.Stage(items[i].Ctx, tasks.StageEmbed, time.Second)
+		r := tasks.Result{Index: i}
+		if items[i].Task.Model == "bad" {
+			r.Err = errors.New("the secret text is bad")
+		}
+		report([]tasks.Result{r})
+	}
+}
+
+// heard counts what an observer is told.
+type heard struct{ stages, outcomes int }
+
+func (h *heard) Stage(context.Context, tasks.Stage, time.Duration) { h.stages++ }
+func (h *heard) Outcome(tasks.Kind, tasks.Outcome, string)         { h.outcomes++ }
+
+// run hands tasks to a traced handler, and returns what was reported of each.
+func run(t *testing.T, tracer *trace.Tracer, told *heard, list ...tasks.Task) []error {
+	t.Helper()
+	observer := tracer.Observer(told)
+	items := make([]tasks.Item, len(list))
+	for i, task := range list {
+		items[i] = tasks.Item{Ctx: t.Context(), Task: task}
+	}
+	errs, reported := make([]error, len(list)), 0
+	tracer.Handler(staged{observer}).HandleBatch(t.Context(), items, func(results []tasks.Result) {
+		for _, r := range results {
+			reported++
+			errs[r.Index] = r.Err
+		}
+	})
+	observer.Outcome(tasks.EmbedDocument, tasks.Done, "")
+	if reported != len(list) || told.stages != len(list) || told.outcomes != 1 {
+		t.Errorf("%d reports, %d stages and %d outcomes for %d tasks and one outcome", reported, told.stages, told.outcomes, len(list))
+	}
+	return errs
+}
+
+// TestSpansOfABatch checks that each task of a batch has a span of its own, in its own trace, which ends as the task did,
+// with its stages within.
+func TestSpansOfABatch(t *testing.T) {
+	t.Parallel()
+	const first, second = "0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319d"
+	tracer, spans := tracetest.New()
+	errs := run(t, tracer, &heard{},
+		tasks.Task{ID: "1", Kind: tasks.EmbedDocument, Model: "m", Lane: tasks.Live, Trace: "00-" + first + "-b7ad6b7169203331-01"},
+		tasks.Task{ID: "2", Kind: tasks.EmbedDocument, Model: "bad", Lane: tasks.Live, Trace: "00-" + second + "-c7ad6b7169203332-01"},
+		tasks.Task{ID: "3", Kind: tasks.EmbedQuery, Model: "m", Lane: tasks.Query},
+	)
+	if errs[0] != nil || errs[1] == nil || errs[2] != nil {
+		t.Errorf("reported: %v", errs)
+	}
+	byTask, stages := map[string]tracetest.Span{}, map[string]tracetest.Span{}
+	for _, s := range spans.Spans() {
+		if id := s.Attributes["task"]; id != "" {
+			byTask[id] = s
+		} else {
+			stages[s.Parent] = s
+		}
+	}
+	for id, want := range map[string]tracetest.Span{
+		"1": {Name: "task embed:document", Trace: first, Parent: "b7ad6b7169203331"},
+		"2": {Name: "task embed:document", Trace: second, Parent: "c7ad6b7169203332", Error: "retry"},
+		"3": {Name: "task embed:query", Trace: byTask["3"].Trace},
+	} {
+		got := byTask[id]
+		if got.Name != want.Name || got.Trace != want.Trace || got.Parent != want.Parent || got.Error != want.Error {
+			t.Errorf("task %s: %+v, want %+v", id, got, want)
+		}
+		if s := stages[got.ID]; s.Name != "embed" || s.Trace != want.Trace || s.Trace == "" {
+			t.Errorf("task %s: the span of its stage is %+v", id, s)
+		}
+	}
+	if a := byTask["3"].Attributes; byTask["3"].Trace == first || a["lane"] != "query" || a["model"] != "m" {
+		t.Errorf("a task without a trace: %+v", byTask["3"])
+	}
+}
+
+// TestOffIsNotInTheWay checks that without a collector handler and observer are those that were handed in.
+func TestOffIsNotInTheWay(t *testing.T) {
+	t.Parallel()
+	told := &heard{}
+	if errs := run(t, trace.Off(), told, tasks.Task{Model: "bad"}, tasks.Task{Model: "m"}); errs[0] == nil || errs[1] != nil {
+		t.Errorf("reported: %v", errs)
+	}
+	if trace.Off().Observer(told) != tasks.Observer(told) || trace.Off().Handler(staged{told}) != trace.Handler(staged{told}) {
+		t.Error("something is wrapped in vain")
+	}
+}
 
 func TestASpanTellsNoText(t *testing.T) {
 	t.Parallel()
 	tracer, spans := tracetest.New()
-	_ = tracer.Handler(failing{}).Handle(t.Context(), tasks.Task{Kind: tasks.EmbedDocument, Payload: []byte("the secret text")})
+	run(t, tracer, &heard{}, tasks.Task{Kind: tasks.EmbedDocument, Model: "bad", Payload: []byte("the secret text")})
 	span, ok := spans.Find("task embed:document")
-	if !ok || span.Error == "" || strings.Contains(span.Error, "secret") {
+	if !ok || span.Error == "" || strings.Contains(fmt.Sprint(spans.Spans()), "secret") {
 		t.Errorf("%+v", span)
 	}
 }

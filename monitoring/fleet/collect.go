@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -20,19 +22,19 @@ type Lanes interface {
 	Status(ctx context.Context, models ...string) ([]queue.LaneStatus, error)
 }
 
-// Workers is the registry of workers; *queue.Workers is one.
+// Workers is the registry of workers; *registry.Workers is one.
 type Workers interface {
-	List(ctx context.Context) ([]queue.Worker, error)
+	List(ctx context.Context) ([]registry.Worker, error)
 }
 
-// Events is what changed lately, the latest first; *queue.Events is one.
+// Events is what changed lately, the latest first; *registry.Events is one.
 type Events interface {
-	List(ctx context.Context, limit int) ([]queue.Event, error)
+	List(ctx context.Context, limit int) ([]registry.Event, error)
 }
 
-// Dead counts dead letters by cause; *queue.Dead is one.
+// Dead counts dead letters by cause; *upkeep.Dead is one.
 type Dead interface {
-	Causes(ctx context.Context, model string, lanes ...tasks.Lane) ([]queue.CauseCount, error)
+	Causes(ctx context.Context, model string, lanes ...tasks.Lane) ([]upkeep.CauseCount, error)
 }
 
 // Sources is what crawlers wrote down; *ledger.Ledger is one.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
@@ -51,20 +53,20 @@ func (f *fake) Status(ctx context.Context, _ ...string) ([]queue.LaneStatus, err
 	return slices.Clone(f.lanes), f.answer(ctx)
 }
 
-func (f *fake) Causes(ctx context.Context, _ string, lanes ...tasks.Lane) ([]queue.CauseCount, error) {
-	return []queue.CauseCount{{Code: "timeout", Letters: int64(len(lanes))}}, f.answer(ctx)
+func (f *fake) Causes(ctx context.Context, _ string, lanes ...tasks.Lane) ([]upkeep.CauseCount, error) {
+	return []upkeep.CauseCount{{Code: "timeout", Letters: int64(len(lanes))}}, f.answer(ctx)
 }
 
 type fakeWorkers struct{ *fake }
 
-func (f fakeWorkers) List(ctx context.Context) ([]queue.Worker, error) {
-	return []queue.Worker{{ID: "w1"}}, f.answer(ctx)
+func (f fakeWorkers) List(ctx context.Context) ([]registry.Worker, error) {
+	return []registry.Worker{{ID: "w1"}}, f.answer(ctx)
 }
 
 type fakeEvents struct{ *fake }
 
-func (f fakeEvents) List(ctx context.Context, _ int) ([]queue.Event, error) {
-	return []queue.Event{{What: "x"}}, f.answer(ctx)
+func (f fakeEvents) List(ctx context.Context, _ int) ([]registry.Event, error) {
+	return []registry.Event{{What: "x"}}, f.answer(ctx)
 }
 
 type fakeSources struct{ *fake }

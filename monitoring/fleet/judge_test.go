@@ -11,6 +11,8 @@ import (
 	"github.com/embedfleet/embedfleet/docs"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -25,7 +27,7 @@ func snapshot(change func(*Snapshot)) *Snapshot {
 	for _, name := range []string{PartLanes, PartWorkers, PartEvents, PartCauses, PartSources} {
 		s.Parts[name] = Part{At: noon.Add(-time.Second)}
 	}
-	s.Workers = []queue.Worker{{ID: "w1", Name: "worker-1", Model: "minilm", State: queue.StateReady, Since: noon.Add(-time.Hour), Lanes: tasks.Lanes}}
+	s.Workers = []registry.Worker{{ID: "w1", Name: "worker-1", Model: "minilm", State: registry.StateReady, Since: noon.Add(-time.Hour), Lanes: tasks.Lanes}}
 	change(s)
 	return s
 }
@@ -80,13 +82,13 @@ func TestJudge(t *testing.T) {
 		{"queries are late", lanes(waiting(tasks.Query, 3, 20*time.Second)), Wrong, "1 thing wrong", "", []string{"Lane query of minilm", "20 s"}, "a-lane-is-late"},
 		{"live is late since the store is away", func(s *Snapshot) {
 			s.Lanes = []queue.LaneStatus{waiting(tasks.Live, 90, 12*time.Minute)}
-			s.Workers[0].Held = &queue.Held{Since: hour, Cause: "writing vectors: connection refused"}
+			s.Workers[0].Held = &registry.Held{Since: hour, Cause: "writing vectors: connection refused"}
 		}, Wrong, "1 thing wrong, 1 to watch", "", []string{"holds texts back since 1 h", "connection refused", "charges nobody a retry"}, "texts-are-held-back"},
 		{"paused", func(s *Snapshot) {
 			l := waiting(tasks.Live, 60, time.Hour)
 			l.Paused = true
 			s.Lanes = []queue.LaneStatus{l}
-			s.Events = []queue.Event{{At: noon.Add(-5 * time.Minute), What: queue.EventPaused, Who: "ann", Model: "minilm", About: "live", Text: "new tokenizer"}}
+			s.Events = []registry.Event{{At: noon.Add(-5 * time.Minute), What: registry.EventPaused, Who: "ann", Model: "minilm", About: "live", Text: "new tokenizer"}}
 		}, Watch, "Working, 1 thing to watch", "", []string{"Lane live of minilm is paused; 60 texts", "ann did it 5 min ago: new tokenizer", "Resume it"}, "a-lane-is-paused"},
 		{"paused and empty", lanes(queue.LaneStatus{Model: "minilm", Lane: tasks.Live, Paused: true}), Fine, "Healthy", "", nil, ""},
 		{"nobody serves", func(s *Snapshot) { s.Workers, s.Lanes = nil, []queue.LaneStatus{waiting(tasks.Live, 7, time.Second)} },
@@ -96,21 +98,21 @@ func TestJudge(t *testing.T) {
 			s.Lanes = []queue.LaneStatus{waiting(tasks.Live, 7, time.Second)}
 		}, Wrong, "1 thing wrong", "", []string{"do not take that lane"}, "nobody-serves-a-model"},
 		{"loading", func(s *Snapshot) {
-			s.Workers[0].State = queue.StateLoading
+			s.Workers[0].State = registry.StateLoading
 			s.Workers[0].Since = noon.Add(-40 * time.Second)
-			s.Workers[0].Loading = &queue.Loading{Stage: "fetching", Since: noon.Add(-30 * time.Second), Done: 50e6, Total: 200e6}
+			s.Workers[0].Loading = &registry.Loading{Stage: "fetching", Since: noon.Add(-30 * time.Second), Done: 50e6, Total: 200e6}
 			s.Lanes = []queue.LaneStatus{waiting(tasks.Live, 7, time.Second)}
 		}, Watch, "Working, 1 thing to watch", "", []string{"fetching since 30 s, 25 % of 200 MB", "Wait"}, "nobody-serves-a-model"},
 		{"loading for long", func(s *Snapshot) {
-			s.Workers[0].State, s.Workers[0].Loading = queue.StateLoading, &queue.Loading{Stage: "preparing", Since: hour}
+			s.Workers[0].State, s.Workers[0].Loading = registry.StateLoading, &registry.Loading{Stage: "preparing", Since: hour}
 		}, Watch, "Working, 1 thing to watch", "", []string{"is loading since 1 h", "preparing"}, "a-model-loads-slowly"},
 		{"failed", func(s *Snapshot) {
-			s.Workers[0].State, s.Workers[0].Reason = queue.StateFailed, "loading the model: no config.json"
+			s.Workers[0].State, s.Workers[0].Reason = registry.StateFailed, "loading the model: no config.json"
 		}, Wrong, "1 thing wrong", "", []string{"worker-1 of minilm has given up", "no config.json.", "a restart alone won't help"}, "a-worker-has-failed"},
 		{"stuck", func(s *Snapshot) {
-			s.Workers[0].State, s.Workers[0].Reason = queue.StateZombie, "nothing came back for 1m"
+			s.Workers[0].State, s.Workers[0].Reason = registry.StateZombie, "nothing came back for 1m"
 		},
-			Wrong, "1 thing wrong", "", []string{"is stuck", "nothing came back", "within 35 s"}, "a-worker-is-stuck"},
+			Wrong, "1 thing wrong", "", []string{"is stuck", "nothing came back", "within 10 s"}, "a-worker-is-stuck"},
 		{"overdue", func(s *Snapshot) { s.Workers[0].Overdue = 2 }, Watch, "Working, 1 thing to watch", "", []string{"2 texts inside beyond their deadline"}, "texts-are-overdue"},
 		{"refused", func(s *Snapshot) { s.Workers[0].Refused = "concurrency 9 is below the queries'" }, Watch, "Working, 1 thing to watch", "", []string{"did not take the latest settings", "below the queries'"}, "settings-were-refused"},
 		{"two spaces", func(s *Snapshot) {
@@ -120,17 +122,19 @@ func TestJudge(t *testing.T) {
 			s.Workers = append(s.Workers, other)
 		}, Wrong, "1 thing wrong", "", []string{"two vector spaces"}, "change-a-model"},
 		{"a crash", func(s *Snapshot) {
-			s.Events = []queue.Event{{At: noon.Add(-3 * time.Minute), What: queue.EventCrashed, Text: "signal: killed"}, {At: noon.Add(-20 * time.Minute), What: queue.EventLost}}
+			s.Events = []registry.Event{{At: noon.Add(-3 * time.Minute), What: registry.EventCrashed, Text: "signal: killed"}, {At: noon.Add(-20 * time.Minute), What: registry.EventLost}}
 		}, Watch, "Working, 1 thing to watch", "", []string{"crashed 2 times in the last hour, the last one 3 min ago", "signal: killed."}, "a-worker-crashed"},
-		{"a crash of yesterday", func(s *Snapshot) { s.Events = []queue.Event{{At: noon.Add(-23 * time.Hour), What: queue.EventCrashed}} }, Fine, "Healthy", "", nil, ""},
+		{"a crash of yesterday", func(s *Snapshot) {
+			s.Events = []registry.Event{{At: noon.Add(-23 * time.Hour), What: registry.EventCrashed}}
+		}, Fine, "Healthy", "", nil, ""},
 		{"retries stand", lanes(queue.LaneStatus{Model: "minilm", Lane: tasks.Live, Retry: 900, RetryDue: 800}), Wrong, "1 thing wrong", "900 texts for a later try", []string{"800 texts are due", "Start a scheduler"}, "retries-do-not-move"},
 		{"new dead letters", func(s *Snapshot) {
 			grown := trend(1, 0)
 			grown.Dead[trendPoints-1] = 40
 			s.Trends = map[Lane]Trend{{"minilm", tasks.Live}: grown}
-			s.Causes = []Cause{{"minilm", queue.CauseCount{Code: "timeout", Letters: 90}}, {"minilm", queue.CauseCount{Code: "invalid_text", Letters: 3}}}
+			s.Causes = []Cause{{"minilm", upkeep.CauseCount{Code: "timeout", Letters: 90}}, {"minilm", upkeep.CauseCount{Code: "invalid_text", Letters: 3}}}
 		}, Watch, "Working, 1 thing to watch", "", []string{"40 texts of minilm failed for good", "timeout", "replay"}, "dead-letters"},
-		{"old dead letters", func(s *Snapshot) { s.Causes = []Cause{{"minilm", queue.CauseCount{Code: "timeout", Letters: 90}}} }, Fine, "Healthy", "", nil, ""},
+		{"old dead letters", func(s *Snapshot) { s.Causes = []Cause{{"minilm", upkeep.CauseCount{Code: "timeout", Letters: 90}}} }, Fine, "Healthy", "", nil, ""},
 		{"paused source", func(s *Snapshot) {
 			s.Sources = []ledger.SourceStatus{{Source: "dart", Paused: "quota used up", PausedUntil: noon.Add(3 * time.Hour), Jobs: []ledger.Job{{Job: "dart", Failures: 9}}}}
 		}, Watch, "Working, 1 thing to watch", "", []string{"Source dart is paused", "quota used up.", "goes on by itself in 3 h"}, "a-source-is-paused"},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/monitoring/words"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -57,7 +58,7 @@ func (j *judge) lane(l queue.LaneStatus) {
 	case l.Paused:
 		f.Level, f.Runbook = Watch, "a-lane-is-paused"
 		f.What = fmt.Sprintf("%s is paused; %s waiting.", name, texts(l.Pending))
-		f.Why = j.who(queue.EventPaused, l)
+		f.Why = j.who(registry.EventPaused, l)
 		f.When = ""
 		f.Do = "Resume it when the reason is gone."
 	case serving == 0:

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/monitoring/words"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/vector"
 )
 
@@ -20,8 +20,8 @@ const (
 
 // A crew is the workers of one model.
 type crew struct {
-	workers []queue.Worker
-	loading []queue.Worker
+	workers []registry.Worker
+	loading []registry.Worker
 	held    string // why one of them holds texts back
 }
 
@@ -32,7 +32,7 @@ func (j *judge) crew(model string) crew {
 			continue
 		}
 		c.workers = append(c.workers, w)
-		if w.State == queue.StateLoading {
+		if w.State == registry.StateLoading {
 			c.loading = append(c.loading, w)
 		}
 		if w.Held != nil && c.held == "" {
@@ -43,7 +43,7 @@ func (j *judge) crew(model string) crew {
 }
 
 // WorkerName is what people call a worker.
-func WorkerName(w queue.Worker) string {
+func WorkerName(w registry.Worker) string {
 	name := w.Name
 	if name == "" {
 		name = fmt.Sprintf("pid %d", w.PID)
@@ -55,7 +55,7 @@ func WorkerName(w queue.Worker) string {
 }
 
 // WorkerID is the id of the element that shows a worker.
-func WorkerID(w queue.Worker) string { return "worker-" + w.ID }
+func WorkerID(w registry.Worker) string { return "worker-" + w.ID }
 
 // workers looks at the workers, and at lanes that have none.
 func (j *judge) workers() {
@@ -105,7 +105,7 @@ func (j *judge) unserved(model string, pending int64) {
 	j.find(f)
 }
 
-func states(list []queue.Worker) string {
+func states(list []registry.Worker) string {
 	var words []string
 	for _, w := range list {
 		if !slices.Contains(words, w.State) {
@@ -116,7 +116,7 @@ func states(list []queue.Worker) string {
 }
 
 // progress says how far a load is.
-func progress(l queue.Loading, now time.Time) string {
+func progress(l registry.Loading, now time.Time) string {
 	s := fmt.Sprintf("%s since %s", l.Stage, words.Span(max(time.Second, now.Sub(l.Since))))
 	if l.Total > 0 {
 		s += fmt.Sprintf(", %d %% of %d MB", 100*l.Done/l.Total, l.Total/1e6)
@@ -124,20 +124,20 @@ func progress(l queue.Loading, now time.Time) string {
 	return s
 }
 
-func (j *judge) worker(w queue.Worker) {
+func (j *judge) worker(w registry.Worker) {
 	f := Finding{Level: Wrong, About: WorkerID(w)}
 	name := fmt.Sprintf("Worker %s of %s", WorkerName(w), w.Model)
 	switch {
-	case w.State == queue.StateFailed:
+	case w.State == registry.StateFailed:
 		f.What, f.Why, f.Runbook = name+" has given up.", sentence(w.Reason), "a-worker-has-failed"
 		f.Do = "Read the reason, mend it, start the worker anew; a restart alone won't help."
-	case w.State == queue.StateZombie:
+	case w.State == registry.StateZombie:
 		f.What, f.Why, f.Runbook = name+" is stuck.", sentence(w.Reason), "a-worker-is-stuck"
-		f.Do = "Its liveness probe fails, so its supervisor restarts it; without one, kill it. Its texts run again elsewhere within 35 s."
+		f.Do = "Its liveness probe fails, so its supervisor restarts it; without one, kill it. Its texts run again elsewhere within 10 s."
 	case w.Held != nil:
 		f.What, f.Why, f.Runbook = fmt.Sprintf("%s holds texts back since %s.", name, words.Span(j.now.Sub(w.Held.Since))), sentence(w.Held.Cause), "texts-are-held-back"
 		f.Do = "Mend the cause; the worker tries again by itself and charges nobody a retry."
-	case w.State == queue.StateLoading && j.now.Sub(w.Since) > slowLoad:
+	case w.State == registry.StateLoading && j.now.Sub(w.Since) > slowLoad:
 		f.Level, f.Runbook = Watch, "a-model-loads-slowly"
 		f.What = fmt.Sprintf("%s is loading since %s.", name, words.Span(j.now.Sub(w.Since)))
 		if w.Loading != nil {
@@ -189,9 +189,9 @@ func (j *judge) spaces() {
 
 // crashes tells of crashes in the last hour.
 func (j *judge) crashes() {
-	n, last := 0, queue.Event{}
+	n, last := 0, registry.Event{}
 	for _, e := range j.snapshot.Events {
-		if (e.What == queue.EventCrashed || e.What == queue.EventLost) && j.now.Sub(e.At) < crashMemory {
+		if (e.What == registry.EventCrashed || e.What == registry.EventLost) && j.now.Sub(e.At) < crashMemory {
 			if n == 0 {
 				last = e
 			}
@@ -209,6 +209,6 @@ func (j *judge) crashes() {
 		Level: Watch, Runbook: "a-worker-crashed", About: "events",
 		What: fmt.Sprintf("Workers crashed %s in the last hour, the last one %s ago.", times, words.Span(max(time.Second, j.now.Sub(last.At)))),
 		Why:  sentence(last.Text),
-		Do:   "Nothing at once: its texts run again within 35 s, and one that crashes two workers is put apart. Read the worker's log.",
+		Do:   "Nothing at once: its texts run again within 10 s, and one that crashes two workers is put apart. Read the worker's log.",
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -24,9 +26,9 @@ type Snapshot struct {
 	Number  int64     // of the snapshot; rises
 	Since   time.Time // when the collector began
 	Lanes   []queue.LaneStatus
-	Workers []queue.Worker
-	Events  []queue.Event // the latest first
-	Causes  []Cause       // by model, the most frequent first
+	Workers []registry.Worker
+	Events  []registry.Event // the latest first
+	Causes  []Cause          // by model, the most frequent first
 	Sources []ledger.SourceStatus
 	Trends  map[Lane]Trend
 	Memory  float64 // used part of what Redis may use, 0 if it has no limit
@@ -49,7 +51,7 @@ type Lane struct {
 // A Cause is how many dead letters of a model have one cause.
 type Cause struct {
 	Model string
-	queue.CauseCount
+	upkeep.CauseCount
 }
 
 func compareCauses(a, b Cause) int {

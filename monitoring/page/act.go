@@ -12,7 +12,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/monitoring/frame"
 	"github.com/embedfleet/embedfleet/monitoring/login"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -127,7 +127,7 @@ func needsCrew(o Order) error {
 }
 
 func needsSettings(o Order) error {
-	if o.Settings == (queue.Settings{}) {
+	if o.Settings == (registry.Settings{}) {
 		return errors.New("no limit is filled in")
 	}
 	if err := o.Settings.Check(); err != nil {
@@ -178,8 +178,8 @@ func orderOf(f url.Values, by string) (Order, error) {
 		}
 		return d
 	}
-	o.Settings = queue.Settings{
-		Concurrency: whole("concurrency"), MaxAccess: whole("max_access"), AccessTimeout: queue.Seconds(length("access_timeout")),
+	o.Settings = registry.Settings{
+		Concurrency: whole("concurrency"), MaxAccess: whole("max_access"), AccessTimeout: registry.Seconds(length("access_timeout")),
 	}
 	o.For = length("for")
 	return o, errors.Join(errs...)

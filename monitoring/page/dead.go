@@ -12,7 +12,7 @@ import (
 	"github.com/embedfleet/embedfleet/monitoring/fleet"
 	"github.com/embedfleet/embedfleet/monitoring/frame"
 	"github.com/embedfleet/embedfleet/monitoring/login"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -44,7 +44,7 @@ type deadView struct {
 }
 
 // A letterView is a row.
-type letterView struct{ queue.Letter }
+type letterView struct{ upkeep.Letter }
 
 // ShortID is the beginning of the task's id, enough to tell two apart.
 func (l letterView) ShortID() string { return l.ID[:min(8, len(l.ID))] }
@@ -154,7 +154,7 @@ func (v *deadView) survey(s *fleet.Snapshot) {
 }
 
 // letters reads a page, the lanes in falling urgency and in each the latest first, and where the next begins.
-func (p *Page) letters(ctx context.Context, v deadView, from place) (list []queue.Letter, next *place, err error) {
+func (p *Page) letters(ctx context.Context, v deadView, from place) (list []upkeep.Letter, next *place, err error) {
 	lanes := tasks.Lanes
 	if v.Lane != "" {
 		lanes = []tasks.Lane{v.Lane}
@@ -182,8 +182,8 @@ func (p *Page) letters(ctx context.Context, v deadView, from place) (list []queu
 }
 
 // lane reads at most n letters of one lane from a place on.
-func (p *Page) lane(ctx context.Context, v deadView, from place, n int) ([]queue.Letter, error) {
-	f := queue.DeadFilter{Lanes: []tasks.Lane{from.lane}}
+func (p *Page) lane(ctx context.Context, v deadView, from place, n int) ([]upkeep.Letter, error) {
+	f := upkeep.DeadFilter{Lanes: []tasks.Lane{from.lane}}
 	if v.Cause != "" {
 		f.Codes = []string{v.Cause}
 	}
@@ -201,7 +201,7 @@ func (p *Page) lane(ctx context.Context, v deadView, from place, n int) ([]queue
 }
 
 // after is the place behind the last letter of a page that began at from.
-func after(list []queue.Letter, from place) *place {
+func after(list []upkeep.Letter, from place) *place {
 	last := list[len(list)-1]
 	next := place{lane: last.Lane, before: last.Last.UnixMilli()}
 	for _, l := range list {

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -26,7 +26,7 @@ type Order struct {
 	ID       string        // of a dead letter
 	Reason   string        // for whoever wonders later
 	For      time.Duration // a pause; 0 is until resumed
-	Settings queue.Settings
+	Settings registry.Settings
 }
 
 // What can be asked for.

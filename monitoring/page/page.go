@@ -12,7 +12,7 @@ import (
 
 	"github.com/embedfleet/embedfleet/monitoring/fleet"
 	"github.com/embedfleet/embedfleet/monitoring/frame"
-	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
 )
 
 //go:embed templates
@@ -36,9 +36,9 @@ type Fleet interface {
 	Snapshot() (*fleet.Snapshot, <-chan struct{})
 }
 
-// Letters are the dead letters; *queue.Dead is one.
+// Letters are the dead letters; *upkeep.Dead is one.
 type Letters interface {
-	List(ctx context.Context, model string, f queue.DeadFilter, limit int) ([]queue.Letter, error)
+	List(ctx context.Context, model string, f upkeep.DeadFilter, limit int) ([]upkeep.Letter, error)
 }
 
 // Controls do what an operator asks for.

@@ -25,6 +25,8 @@ import (
 	"github.com/embedfleet/embedfleet/monitoring/login"
 	"github.com/embedfleet/embedfleet/monitoring/page"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
 	"github.com/embedfleet/embedfleet/tasks"
 )
@@ -63,21 +65,21 @@ func snapshot() *fleet.Snapshot {
 		{Model: "minilm", Lane: tasks.Query}, {Model: "minilm", Lane: tasks.Live, Pending: 1234, Active: 7, Retry: 2, Scheduled: 1, Dead: 3, Tokens: 45000},
 		{Model: "minilm", Lane: tasks.Backfill, Pending: 9, Paused: true}, {Model: "minilm", Lane: tasks.Quarantine},
 	}
-	s.Workers = []queue.Worker{{ID: "w1", Name: "worker-1", Host: "node", Model: "minilm", State: queue.StateBusy, Since: time.Now().Add(-time.Minute),
-		Lanes: tasks.Lanes, Device: "cpu", Precision: "fp32", InUse: 7, TokenRate: 7400, Memory: queue.Memory{Private: 212e6}, Crashes: 2}}
-	s.Causes = []fleet.Cause{{Model: "minilm", CauseCount: queue.CauseCount{Code: "timeout", Letters: 3}}}
-	s.Events = []queue.Event{{At: time.Now(), What: queue.EventReady, Who: "worker-1", Model: "minilm", Text: "<script>alert(1)</script>"}}
+	s.Workers = []registry.Worker{{ID: "w1", Name: "worker-1", Host: "node", Model: "minilm", State: registry.StateBusy, Since: time.Now().Add(-time.Minute),
+		Lanes: tasks.Lanes, Device: "cpu", Precision: "fp32", InUse: 7, TokenRate: 7400, Memory: registry.Memory{Private: 212e6}, Crashes: 2}}
+	s.Causes = []fleet.Cause{{Model: "minilm", CauseCount: upkeep.CauseCount{Code: "timeout", Letters: 3}}}
+	s.Events = []registry.Event{{At: time.Now(), What: registry.EventReady, Who: "worker-1", Model: "minilm", Text: "<script>alert(1)</script>"}}
 	s.Sources = []ledger.SourceStatus{{Source: "dart", Jobs: []ledger.Job{{Job: "dart", Kept: true, Cron: []string{"*/5 * * * *"}, Next: time.Now().Add(time.Minute), LastSlot: time.Now()}}}}
 	return s
 }
 
 // letters is a list of dead letters, and may be slow.
 type letters struct {
-	list []queue.Letter
+	list []upkeep.Letter
 	hang bool
 }
 
-func (l letters) List(ctx context.Context, model string, f queue.DeadFilter, limit int) (out []queue.Letter, err error) {
+func (l letters) List(ctx context.Context, model string, f upkeep.DeadFilter, limit int) (out []upkeep.Letter, err error) {
 	if l.hang {
 		return nil, context.DeadlineExceeded
 	}
@@ -285,8 +287,8 @@ func TestOrders(t *testing.T) {
 		{"do=pause-lane&model=minilm&lane=live", url.Values{"reason": {"new tokenizer"}}, "Pause lane live of minilm", page.Order{Do: page.PauseLane, Model: "minilm", Lane: tasks.Live, Reason: "new tokenizer"}},
 		{"do=resume-lane&model=minilm&lane=backfill", nil, "Resume lane backfill", page.Order{Do: page.ResumeLane, Model: "minilm", Lane: tasks.Backfill}},
 		{"do=set-limits&model=minilm", url.Values{"concurrency": {"64"}, "access_timeout": {"30s"}}, "all workers of minilm", page.Order{Do: page.SetLimits, Model: "minilm",
-			Settings: queue.Settings{Concurrency: 64, AccessTimeout: queue.Seconds(30 * time.Second)}}},
-		{"do=set-limits&worker=w1", url.Values{"max_access": {"9"}}, "worker w1", page.Order{Do: page.SetLimits, Worker: "w1", Settings: queue.Settings{MaxAccess: 9}}},
+			Settings: registry.Settings{Concurrency: 64, AccessTimeout: registry.Seconds(30 * time.Second)}}},
+		{"do=set-limits&worker=w1", url.Values{"max_access": {"9"}}, "worker w1", page.Order{Do: page.SetLimits, Worker: "w1", Settings: registry.Settings{MaxAccess: 9}}},
 		{"do=reset-limits&model=minilm", nil, "Take limits of all workers of minilm back", page.Order{Do: page.ResetLimits, Model: "minilm"}},
 		{"do=drain-worker&worker=w1", nil, "finishes what it has in hand", page.Order{Do: page.DrainWorker, Worker: "w1"}},
 		{"do=replay-dead&model=minilm&cause=timeout", nil, "Replay dead letters of minilm, cause timeout", page.Order{Do: page.ReplayDead, Model: "minilm", Cause: "timeout"}},
@@ -378,14 +380,14 @@ func TestBackLeadsNowhereElse(t *testing.T) {
 }
 
 // many returns n letters, most of which died in the same few milliseconds, the latest first.
-func many(n int) (list []queue.Letter) {
+func many(n int) (list []upkeep.Letter) {
 	at := time.Now().Truncate(time.Millisecond)
 	for i := range n {
 		lane := tasks.Live
 		if i >= n*2/3 {
 			lane = tasks.Backfill
 		}
-		list = append(list, queue.Letter{ID: fmt.Sprintf("id%06d", i), Model: "minilm", Lane: lane, Code: []string{"timeout", "poison"}[i%2], Message: "it <b>failed</b>",
+		list = append(list, upkeep.Letter{ID: fmt.Sprintf("id%06d", i), Model: "minilm", Lane: lane, Code: []string{"timeout", "poison"}[i%2], Message: "it <b>failed</b>",
 			Document: fmt.Sprintf("doc%06d.", i), First: at.Add(-time.Hour), Last: at.Add(-time.Duration(i/40) * time.Millisecond)})
 	}
 	return list
@@ -593,11 +595,11 @@ func TestManyLanes(t *testing.T) {
 			big.Lanes = append(big.Lanes, l)
 		}
 		for _, code := range []string{"timeout", "poison"} {
-			big.Causes = append(big.Causes, fleet.Cause{Model: model, CauseCount: queue.CauseCount{Code: code, Letters: 2000}})
+			big.Causes = append(big.Causes, fleet.Cause{Model: model, CauseCount: upkeep.CauseCount{Code: code, Letters: 2000}})
 		}
 	}
 	for i := range 60 {
-		big.Workers = append(big.Workers, queue.Worker{ID: fmt.Sprint("w", i), Name: fmt.Sprint("worker-", i), Model: fmt.Sprintf("model-%02d", i%25), State: queue.StateZombie, Reason: "stuck"})
+		big.Workers = append(big.Workers, registry.Worker{ID: fmt.Sprint("w", i), Name: fmt.Sprint("worker-", i), Model: fmt.Sprintf("model-%02d", i%25), State: registry.StateZombie, Reason: "stuck"})
 	}
 	s.show(big)
 	begin := time.Now()

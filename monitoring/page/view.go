@@ -10,6 +10,7 @@ import (
 	"github.com/embedfleet/embedfleet/monitoring/fleet"
 	"github.com/embedfleet/embedfleet/monitoring/words"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
 )
 
@@ -92,7 +93,7 @@ func (l laneView) Later() int64 { return l.Retry + l.Scheduled }
 
 // A workerView is a row.
 type workerView struct {
-	queue.Worker
+	registry.Worker
 
 	ID, Called   string
 	Can          bool
@@ -104,7 +105,7 @@ type workerView struct {
 
 // An eventView is a row.
 type eventView struct {
-	queue.Event
+	registry.Event
 
 	Class string
 }
@@ -290,22 +291,22 @@ func laneNames(lanes []tasks.Lane) string {
 }
 
 // workerState is the word for how a worker stands, the class of its colour, and what else there is to say.
-func workerState(w queue.Worker) (word, class, detail string) {
+func workerState(w registry.Worker) (word, class, detail string) {
 	switch {
-	case w.State == queue.StateFailed || w.State == queue.StateZombie:
-		word, class, detail = map[string]string{queue.StateFailed: "failed", queue.StateZombie: "stuck"}[w.State], "bad", w.Reason
+	case w.State == registry.StateFailed || w.State == registry.StateZombie:
+		word, class, detail = map[string]string{registry.StateFailed: "failed", registry.StateZombie: "stuck"}[w.State], "bad", w.Reason
 	case time.Duration(w.Silent) > silentAfter:
 		word, class, detail = "silent", "warn", "nothing heard for "+words.Span(time.Duration(w.Silent))
 	case w.Held != nil:
 		word, class, detail = "holding back", "warn", w.Held.Cause
-	case w.State == queue.StateLoading:
+	case w.State == registry.StateLoading:
 		word, class = w.State, "busy"
 		if w.Loading != nil {
 			detail = loading(*w.Loading)
 		}
-	case w.State == queue.StateDraining:
+	case w.State == registry.StateDraining:
 		word, class = w.State, "warn"
-	case w.State == queue.StateBusy:
+	case w.State == registry.StateBusy:
 		word, class = w.State, "busy"
 	default:
 		word, class = w.State, "ok"
@@ -313,7 +314,7 @@ func workerState(w queue.Worker) (word, class, detail string) {
 	return cmp.Or(word, "unknown"), class, detail
 }
 
-func loading(l queue.Loading) string {
+func loading(l registry.Loading) string {
 	if l.Total > 0 {
 		return fmt.Sprintf("%s, %s of %s", l.Stage, words.Bytes(l.Done), words.Bytes(l.Total))
 	}
@@ -347,11 +348,11 @@ func (v *view) events(s *fleet.Snapshot) {
 // eventClass is the class of an event's colour.
 func eventClass(what string) string {
 	switch what {
-	case queue.EventCrashed, queue.EventLost, queue.EventFailed, queue.EventZombie:
+	case registry.EventCrashed, registry.EventLost, registry.EventFailed, registry.EventZombie:
 		return "bad"
-	case queue.EventRefused, queue.EventPaused, queue.EventDropped:
+	case registry.EventRefused, registry.EventPaused, registry.EventDropped:
 		return "warn"
-	case queue.EventReady, queue.EventResumed:
+	case registry.EventReady, registry.EventResumed:
 		return "ok"
 	default:
 		return ""

@@ -20,6 +20,7 @@ import (
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/dart"
 	"github.com/embedfleet/embedfleet/scheduler/imitation"
@@ -127,27 +128,27 @@ type counting struct {
 	w *world
 }
 
-func (c counting) Put(ctx context.Context, rec vector.Record) (bool, error) {
-	stored, err := c.Store.Put(ctx, rec)
-	if stored {
-		c.w.mu.Lock()
-		c.w.embeds[rec.Document.ID]++
-		c.w.mu.Unlock()
+func (c counting) PutMany(ctx context.Context, recs []vector.Record) ([]bool, []error) {
+	stored, errs := c.Store.PutMany(ctx, recs)
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	for i, rec := range recs {
+		if stored[i] {
+			c.w.embeds[rec.Document.ID]++
+		}
 	}
-	return stored, err
+	return stored, errs
 }
 
 // work lets a worker with a fake model drain the lanes for a while. Workers come and go; whoever is away
 // costs delay only, and a test's time.
 func (w *world) work(d time.Duration) {
-	o := testkit.MiniOptions(w.m)
-	conn := queue.ConnOf(redis.UniversalOptions{
-		Addrs: []string{o.Addr}, Dialer: o.Dialer, DisableIdentity: true, MaintNotificationsConfig: o.MaintNotificationsConfig,
-	})
+	rdb := redis.NewClient(testkit.MiniOptions(w.m))
+	defer rdb.Close()
 	handler := tasks.NewHandler(slog.New(slog.NewTextHandler(w, nil)), tasks.Parts{
 		Model: "quote", Space: "s1", Embedder: &embedtest.Embedder{}, Store: counting{w.docs, w}, Answers: w.docs,
 	}, nil)
-	server, err := queue.NewServer(conn, "quote", []tasks.Lane{tasks.Live, tasks.Backfill}, handler, nil)
+	server, err := consumer.New(rdb, "quote", []tasks.Lane{tasks.Live, tasks.Backfill}, handler, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

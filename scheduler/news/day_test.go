@@ -17,6 +17,7 @@ import (
 	"github.com/embedfleet/embedfleet/embedder/embedtest"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/scheduler"
 	"github.com/embedfleet/embedfleet/scheduler/imitation"
 	"github.com/embedfleet/embedfleet/scheduler/ledger"
@@ -57,14 +58,16 @@ type counting struct {
 	titles map[string]int
 }
 
-func (c *counting) Put(ctx context.Context, rec vector.Record) (bool, error) {
-	stored, err := c.Store.Put(ctx, rec)
+func (c *counting) PutMany(ctx context.Context, recs []vector.Record) ([]bool, []error) {
+	stored, errs := c.Store.PutMany(ctx, recs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if stored {
-		c.titles[rec.Document.Title]++
+	for i, rec := range recs {
+		if stored[i] {
+			c.titles[rec.Document.Title]++
+		}
 	}
-	return stored, err
+	return stored, errs
 }
 
 // tally sums up reports.
@@ -150,13 +153,12 @@ func TestADayOfNews(t *testing.T) {
 // work lets a worker drain the lanes for a while.
 func work(t *testing.T, o *redis.Options, docs *counting) {
 	t.Helper()
-	conn := queue.ConnOf(redis.UniversalOptions{
-		Addrs: []string{o.Addr}, Dialer: o.Dialer, DisableIdentity: true, MaintNotificationsConfig: o.MaintNotificationsConfig,
-	})
+	rdb := redis.NewClient(o)
+	defer rdb.Close()
 	handler := tasks.NewHandler(slog.New(slog.DiscardHandler), tasks.Parts{
 		Model: "quote", Space: "s1", Embedder: &embedtest.Embedder{}, Store: docs, Answers: docs,
 	}, nil)
-	server, err := queue.NewServer(conn, "quote", []tasks.Lane{tasks.Live}, handler, nil)
+	server, err := consumer.New(rdb, "quote", []tasks.Lane{tasks.Live}, handler, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

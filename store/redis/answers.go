@@ -23,24 +23,39 @@ const (
 	awaitSlice = time.Second
 )
 
-// Answer leaves the outcome of a query under id, for one [Store.Await] within the next minute: e, or
-// failure if it is not nil. An answer that was left before is replaced.
+// leaveAnswer replaces whatever answer was left before.
+//
+// KEYS  1 list  ARGV  1 answer  2 milliseconds that it is kept
+const leaveAnswer = "redis.call('DEL', KEYS[1]) redis.call('RPUSH', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+
+// Answer is [Store.AnswerMany] of one: e, or failure if it is not nil.
 func (s *Store) Answer(ctx context.Context, id string, e vector.Embedding, failure error) error {
-	b, err := encodeAnswer(e, failure)
-	if err != nil {
-		return err
+	return s.AnswerMany(ctx, []vector.Answer{{ID: id, Embedding: e, Failure: failure}})[0]
+}
+
+// AnswerMany leaves the outcomes of queries under their ids, each for one [Store.Await] within the next minute, in one
+// round trip. An answer that was left before is replaced.
+func (s *Store) AnswerMany(ctx context.Context, list []vector.Answer) []error {
+	errs, cmds := make([]error, len(list)), make([]*goredis.Cmd, len(list))
+	pipe := s.client.Pipeline()
+	for i, a := range list {
+		b, err := encodeAnswer(a.Embedding, a.Failure)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		cmds[i] = pipe.Eval(ctx, leaveAnswer, []string{answerKey(a.ID)}, b, answerTTL.Milliseconds())
 	}
-	key := answerKey(id)
-	_, err = s.client.TxPipelined(ctx, func(p goredis.Pipeliner) error {
-		p.Del(ctx, key)
-		p.RPush(ctx, key, b)
-		p.PExpire(ctx, key, answerTTL)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("leaving the answer to query %s: %w", id, err)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, cmd := range cmds {
+		if cmd == nil {
+			continue
+		}
+		if err := cmd.Err(); err != nil && !errors.Is(err, goredis.Nil) {
+			errs[i] = fmt.Errorf("leaving the answer to query %s: %w", list[i].ID, err)
+		}
 	}
-	return nil
+	return errs
 }
 
 // Await waits until the answer to query id is there or ctx ends (after a cancellation up to a second

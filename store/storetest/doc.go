@@ -54,5 +54,6 @@ type Spaces interface {
 // Answers carries outcomes of queries.
 type Answers interface {
 	Answer(ctx context.Context, id string, e vector.Embedding, failure error) error
+	AnswerMany(ctx context.Context, list []vector.Answer) []error
 	Await(ctx context.Context, id string) (vector.Embedding, error)
 }

@@ -33,6 +33,8 @@ var writes = []write{
 	{"ClaimSpace", "the first", nothing, claiming(SpaceA, store.Keep)},
 	{"ClaimSpace", "taking over", putting(Record("d", "text", Version)), claiming(SpaceB, store.ReEmbed)},
 	{"Answer", "a query", nothing, answering},
+	{"AnswerMany", "a query", nothing, answeringMany},
+	{"AnswerMany", "a query that has an answer", answering, answeringMany},
 }
 
 // reads are the methods of Store that change nothing. Await does, but its loss is the asker's alone.
@@ -81,7 +83,7 @@ func testFault(t *testing.T, w write, fault Fault, healthy, broken Store, failNe
 		t.Fatalf("repeated write: %v", err)
 	}
 	want.equal(t, stateOf(t, broken))
-	if w.method == "Answer" {
+	if w.method == "Answer" || w.method == "AnswerMany" {
 		testOneAnswer(t, broken)
 	}
 }
@@ -158,6 +160,10 @@ func claiming(space vector.Space, mode store.ClaimMode) func(context.Context, St
 
 func answering(ctx context.Context, s Store) error {
 	return s.Answer(ctx, "q", vector.Embedding{Vector: vector.Vector{1}, Tokens: 1}, nil)
+}
+
+func answeringMany(ctx context.Context, s Store) error {
+	return errors.Join(s.AnswerMany(ctx, []vector.Answer{{ID: "q", Embedding: vector.Embedding{Vector: vector.Vector{2}, Tokens: 2}}})...)
 }
 
 // A state is all that can be read of alias "minilm", in both spaces.

@@ -1,11 +1,14 @@
 package storetest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"testing"
 
+	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/vector"
 )
 
@@ -71,5 +74,41 @@ func testRefreshMany(t *testing.T, s Store) {
 	stranger.Space = SpaceB
 	if _, err := s.RefreshMany(t.Context(), []vector.Record{stranger}); !isSpaceError(err) {
 		t.Errorf("RefreshMany of another space: %v, want a SpaceError", err)
+	}
+}
+
+func testAnswerMany(t *testing.T, s Store) {
+	if errs := s.AnswerMany(t.Context(), nil); len(errs) != 0 {
+		t.Errorf("AnswerMany of nothing = %v", errs)
+	}
+	var list []vector.Answer
+	for i := range 100 {
+		a := vector.Answer{ID: fmt.Sprint("q", i), Embedding: vector.Embedding{Vector: vector.Vector{float32(i)}, Tokens: i, Space: SpaceA}}
+		if i%10 == 3 {
+			a.Failure = coded{fmt.Sprint("refused ", i)}
+		}
+		list = append(list, a)
+	}
+	for range 2 { // the queries ran twice
+		if errs := s.AnswerMany(t.Context(), list); len(errs) != len(list) || errors.Join(errs...) != nil {
+			t.Fatalf("AnswerMany = %v", errs)
+		}
+	}
+	for i, a := range list {
+		got, err := s.Await(t.Context(), a.ID)
+		refused := (*store.RefusedError)(nil)
+		switch {
+		case a.Failure == nil && (err != nil || !reflect.DeepEqual(got, a.Embedding)):
+			t.Errorf("answer %d = %+v, %v, want %+v", i, got, err, a.Embedding)
+		case a.Failure != nil && (!errors.As(err, &refused) || refused.Message != a.Failure.Error() || refused.Reason != "bad_thing"):
+			t.Errorf("answer %d = %+v, %v, want the refusal %q", i, got, err, a.Failure)
+		}
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i, err := range s.AnswerMany(over, list[:2]) {
+		if err == nil {
+			t.Errorf("answer %d was left under a context that has ended", i)
+		}
 	}
 }

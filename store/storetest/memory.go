@@ -359,3 +359,12 @@ func (m *Memory) boxLocked(id string) chan answer {
 	}
 	return box
 }
+
+// AnswerMany is Answer for each.
+func (m *Memory) AnswerMany(ctx context.Context, list []vector.Answer) []error {
+	errs := make([]error, len(list))
+	for i, a := range list {
+		errs[i] = m.Answer(ctx, a.ID, a.Embedding, a.Failure)
+	}
+	return errs
+}

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"stats":                   testStats,
 		"aliases are apart":       testAliases,
 		"answers":                 testAnswers,
+		"many answers":            testAnswerMany,
 		"answer to nobody":        testNoAnswer,
 		"concurrent writers":      testConcurrent,
 	}

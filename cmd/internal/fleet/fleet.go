@@ -13,8 +13,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/queue/upkeep"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/search"
 	"github.com/embedfleet/embedfleet/store"
 	storeredis "github.com/embedfleet/embedfleet/store/redis"
@@ -27,12 +28,14 @@ type Fleet struct {
 	Queue   *queue.Client
 	Store   *storeredis.Store
 	Lanes   *queue.Lanes
-	Workers *queue.Workers
-	Dead    *queue.Dead
-	Control *queue.Control
-	Events  *queue.Events
+	Workers *registry.Workers
+	Dead    *upkeep.Dead
+	Control *registry.Control
+	Events  *registry.Events
 
-	rdb redis.UniversalClient
+	rdb    redis.UniversalClient
+	served serving
+	asked  asked
 }
 
 // Open connects to Redis and checks that it answers. The caller closes the fleet.
@@ -46,30 +49,56 @@ func Open(ctx context.Context, conn queue.Conn) (*Fleet, error) {
 
 // New is Open over a client that there is, whether Redis answers or not. Closing the fleet closes the client.
 func New(rdb redis.UniversalClient) *Fleet {
+	workers := registry.NewWorkers(rdb)
 	return &Fleet{
 		Queue:   queue.NewClient(rdb, nil),
 		Store:   storeredis.New(rdb),
 		Lanes:   queue.NewLanes(rdb),
-		Workers: queue.NewWorkers(rdb),
-		Dead:    queue.NewDead(rdb),
-		Control: queue.NewControl(rdb),
-		Events:  queue.NewEvents(rdb),
+		Workers: workers,
+		Dead:    upkeep.NewDead(rdb),
+		Control: registry.NewControl(rdb),
+		Events:  registry.NewEvents(rdb),
 		rdb:     rdb,
+		served:  serving{workers: workers},
+		asked:   asked{open: map[string]bool{}},
 	}
 }
 
 // Fsck looks for inconsistencies of the queue.
-func (f *Fleet) Fsck(ctx context.Context, opts *queue.FsckOptions) ([]queue.Finding, error) {
-	return queue.Fsck(ctx, f.rdb, opts)
+func (f *Fleet) Fsck(ctx context.Context, opts *upkeep.FsckOptions) ([]upkeep.Finding, error) {
+	return upkeep.Fsck(ctx, f.rdb, opts)
 }
 
 // Limit bounds what the fleet's producers may have waiting.
-func (f *Fleet) Limit(limits queue.Limits) {
-	f.Queue = queue.NewClient(f.rdb, &queue.ClientOptions{Limits: limits})
+func (f *Fleet) Limit(limits queue.Limits) { f.Produce(&queue.ClientOptions{Limits: limits}) }
+
+// Produce says how the fleet's producers enqueue.
+func (f *Fleet) Produce(opts *queue.ClientOptions) { f.Queue = queue.NewClient(f.rdb, opts) }
+
+// Forget removes all that the queue holds of an alias, see [queue.Lanes.Forget]. It refuses with an error that wraps
+// [queue.ErrInUse] while workers serve it.
+func (f *Fleet) Forget(ctx context.Context, alias string) (int, error) {
+	workers, err := f.Workers.List(ctx)
+	if err != nil {
+		return 0, err
+	}
+	serving := 0
+	for _, w := range workers {
+		if w.Model == alias && w.State != registry.StateFailed {
+			serving++
+		}
+	}
+	if serving > 0 {
+		return 0, fmt.Errorf("forgetting alias %s: %w: %d workers serve it; drain them first", alias, queue.ErrInUse, serving)
+	}
+	return f.Lanes.Forget(ctx, alias)
 }
 
-// Close ends the connection.
-func (f *Fleet) Close() error { return f.rdb.Close() }
+// Close waits until queries that nobody waits for are cancelled, and ends the connection.
+func (f *Fleet) Close() error {
+	f.asked.close()
+	return f.rdb.Close()
+}
 
 // Model returns alias, or if it is empty the one model that there is: the one that living workers serve, or
 // without workers the one whose lanes hold tasks or whose documents are stored. A lane that somebody named
@@ -133,25 +162,14 @@ func (f *Fleet) used(ctx context.Context) ([]string, error) {
 
 // Search returns a service over the documents of alias.
 func (f *Fleet) Search(log *slog.Logger, alias string, opts *search.Options) *search.Service {
-	return search.New(log, alias, search.Parts{Queue: one{f.Queue}, Answers: f.Store, Documents: f.Store}, opts)
-}
-
-// one hands single tasks to a client that takes many.
-type one struct{ client *queue.Client }
-
-func (o one) Enqueue(ctx context.Context, t tasks.Task) error {
-	receipts, err := o.client.Enqueue(ctx, trace.Stamp(ctx, []tasks.Task{t}))
-	if err != nil {
-		return err
-	}
-	return receipts[0].Err
+	return search.New(log, alias, search.Parts{Queue: one{f}, Answers: answers{f}, Documents: f.Store}, opts)
 }
 
 // A Status is a snapshot of the fleet, in JSON form.
 type Status struct {
-	Lanes   []Lane         `json:"lanes"`
-	Workers []queue.Worker `json:"workers"`
-	Spaces  []Space        `json:"spaces"`
+	Lanes   []Lane            `json:"lanes"`
+	Workers []registry.Worker `json:"workers"`
+	Spaces  []Space           `json:"spaces"`
 }
 
 // A Lane is one lane of one model.
@@ -192,7 +210,7 @@ func (f *Fleet) Status(ctx context.Context, alias string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	s := Status{Lanes: []Lane{}, Workers: []queue.Worker{}, Spaces: []Space{}}
+	s := Status{Lanes: []Lane{}, Workers: []registry.Worker{}, Spaces: []Space{}}
 	var models []string
 	for _, l := range lanes {
 		models = append(models, l.Model)

@@ -13,6 +13,7 @@ import (
 	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/search"
+	"github.com/embedfleet/embedfleet/store"
 	storeredis "github.com/embedfleet/embedfleet/store/redis"
 	"github.com/embedfleet/embedfleet/tasks"
 	"github.com/embedfleet/embedfleet/vector"
@@ -35,7 +36,7 @@ func (f *Fleet) Gateway(log *slog.Logger, models []gateway.Model) gateway.Parts 
 		alias = models[0].Alias
 	}
 	return gateway.Parts{
-		Models: models, Queue: receipts{f}, Waiter: waiter{f}, Answers: f.Store,
+		Models: models, Queue: receipts{f}, Waiter: waiter{f}, Answers: answers{f},
 		Status:  func(ctx context.Context) (any, error) { return f.Status(ctx, alias) },
 		Batches: batch.NewDesk(l), Meter: l,
 	}
@@ -51,7 +52,15 @@ func (f *Fleet) Batches(log *slog.Logger, owner string, models []gateway.Model) 
 // receipts tells a gateway what became of its tasks.
 type receipts struct{ fleet *Fleet }
 
+// Enqueue hands documents to the queue one by one, but the queries of one request together: a part of them is of no
+// use to anybody.
 func (r receipts) Enqueue(ctx context.Context, list []tasks.Task) ([]gateway.Receipt, error) {
+	if len(list) > 0 && list[0].Lane == tasks.Query {
+		if err := r.fleet.ask(ctx, list); err != nil {
+			return nil, err
+		}
+		return whole(list), nil
+	}
 	got, err := r.fleet.Queue.Enqueue(ctx, trace.Stamp(ctx, list))
 	if err != nil {
 		return nil, err
@@ -61,6 +70,15 @@ func (r receipts) Enqueue(ctx context.Context, list []tasks.Task) ([]gateway.Rec
 		out[i] = gateway.Receipt{ID: receipt.ID, State: string(receipt.State), Err: refusal(receipt)}
 	}
 	return out, nil
+}
+
+// whole returns the receipts of tasks that are all in.
+func whole(list []tasks.Task) []gateway.Receipt {
+	out := make([]gateway.Receipt, len(list))
+	for i, t := range list {
+		out[i] = gateway.Receipt{ID: t.ID, State: string(queue.Enqueued)}
+	}
+	return out
 }
 
 // refusal is why a task is not in the queue's care.
@@ -188,4 +206,64 @@ func (d Documents) Export(ctx context.Context, each func(vector.Record) error) e
 		return err
 	}
 	return search.Walk(ctx, d.store, d.alias, space, each)
+}
+
+// ask puts the queries of one request, all of one alias, into their lane: all of them, or none. It fails at once if
+// no worker of the alias has registered. When ctx ends, those that nobody has fetched the answer of are cancelled.
+func (f *Fleet) ask(ctx context.Context, list []tasks.Task) error {
+	if err := f.served.check(ctx, list[0].Model); err != nil {
+		return err
+	}
+	ids := make([]string, len(list))
+	for i, t := range list {
+		ids[i] = t.ID
+	}
+	f.asked.add(ids)
+	_, err := f.Queue.EnqueueWhole(ctx, trace.Stamp(ctx, list))
+	var full *queue.FullError
+	var many *queue.TooManyError
+	if errors.As(err, &full) || errors.As(err, &many) || errors.Is(err, queue.ErrInvalid) {
+		f.asked.take(ids) // none is there
+		return err
+	}
+	context.AfterFunc(ctx, func() { f.withdraw(list[0].Model, ids) })
+	if err != nil {
+		f.withdraw(list[0].Model, ids) // they may be there
+	}
+	return err
+}
+
+// answers fetches answers, and remembers what is fetched.
+type answers struct{ fleet *Fleet }
+
+func (a answers) Await(ctx context.Context, id string) (vector.Embedding, error) {
+	e, err := a.fleet.Store.Await(ctx, id)
+	var refused *store.RefusedError
+	if err == nil || errors.As(err, &refused) {
+		a.fleet.asked.take([]string{id})
+	}
+	return e, err
+}
+
+// withdraw cancels those of the queries whose answers nobody has fetched. The caller's context has ended, so it has
+// one of its own. What Redis does not take in that time expires with its tasks.
+func (f *Fleet) withdraw(model string, ids []string) {
+	open := f.asked.take(ids)
+	if len(open) == 0 || !f.asked.begin() {
+		return
+	}
+	defer f.asked.end()
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawTime)
+	defer cancel()
+	_, _ = f.Lanes.Cancel(ctx, model, tasks.Query, open) // nobody is left to tell
+}
+
+// one hands single queries of a search to the queue.
+type one struct{ fleet *Fleet }
+
+func (o one) Enqueue(ctx context.Context, t tasks.Task) error {
+	if err := o.fleet.ask(ctx, []tasks.Task{t}); err != nil {
+		return fmt.Errorf("asking a worker: %w", err)
+	}
+	return nil
 }
