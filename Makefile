@@ -27,7 +27,7 @@ export FUZZTIME
 VCS := $(shell git status --porcelain >/dev/null 2>&1 || echo -buildvcs=false)
 GOBUILD := go build -trimpath $(VCS)
 
-.PHONY: help setup build run test test-short bench bench-chatter bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz oracle lint clean
+.PHONY: help setup build run test test-short clients bench bench-chatter bench-crawl bench-memory bench-queries bench-queue chaos simulate fuzz oracle lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ $(BENCH_VENV)/.complete: cmd/bench/peer/requirements.txt
 	python3 -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+clients: ## OpenAI's, LangChain's, Hugging Face's, Cohere's and other clients against a gateway; brings them into the cache
+	@scripts/clients.sh
 
 bench: setup $(BENCH_VENV)/.complete ## one interleaved run of every figure, to the screen and to bench/latest.json
 	@$(MAKE) --no-print-directory build

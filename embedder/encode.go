@@ -14,10 +14,11 @@ type window struct {
 	ids        []int32
 	prompt     int // tokens of ids that belong to a prompt which is not pooled
 	truncated  bool
+	all        int // tokens of the whole text, if truncated
 }
 
 func (w window) embedding(v vector.Vector) vector.Embedding {
-	return vector.Embedding{Vector: v, Tokens: len(w.ids), Truncated: w.truncated}
+	return vector.Embedding{Vector: v, Tokens: len(w.ids), Truncated: w.truncated, TokensIn: w.all}
 }
 
 // An encoder makes rows from texts under one prompt.
@@ -73,7 +74,11 @@ func (enc encoder) whole(text string) (window, error) {
 	if len(ids) <= enc.bare+1 && enc.count(text) <= enc.special {
 		return window{}, ErrEmpty
 	}
-	return window{end: len(text), ids: ids, prompt: enc.left, truncated: truncated}, nil
+	w := window{end: len(text), ids: ids, prompt: enc.left, truncated: truncated}
+	if truncated { // whoever handed it in is told by how much it is too long
+		w.all = enc.countAll(enc.prompt + text)
+	}
+	return w, nil
 }
 
 // leftOut counts what sentence-transformers leaves out of the pooling (_get_prompt_length): the tokens of the prompt

@@ -21,6 +21,7 @@ type Engine struct {
 	set     Settings
 	opts    Options
 	chunk   *chunker // makes rows of documents
+	passage encoder  // of a document that is to be one row
 	query   encoder  // of search texts
 	plain   encoder  // of texts as they are
 	probe   []int32  // a row that no model fails for, if it works; nil if there is none
@@ -62,7 +63,7 @@ func NewEngine(model Model, tok Tokenizer, set Settings, options *Options) (*Eng
 	ctx, stop := context.WithCancelCause(context.Background())
 	e := &Engine{
 		model: model, set: set, opts: opts, stop: stop,
-		chunk: newChunker(document, opts), query: query, plain: plain,
+		chunk: newChunker(document, opts), passage: document, query: query, plain: plain,
 		pending: pending{lim: limits{tokens: opts.TokenBudget, texts: opts.MaxTexts, packed: set.Packed}, runners: opts.Runners},
 	}
 	if w, err := plain.whole("a"); err == nil {

@@ -2,6 +2,7 @@ package embedder
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -40,6 +41,24 @@ func (e *Engine) EmbedQueries(ctxs []context.Context, texts []string) iter.Seq[[
 		return []window{w}, err
 	}
 	return e.embedGroup(&group{engine: e, lane: queries, split: split}, ctxs, texts)
+}
+
+// EmbedAs does the same for texts under the prompt of documents ("document") or under none ("none"), one row each, in the
+// documents' lane. Tokens beyond the model's limit are cut off.
+func (e *Engine) EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	split := func(text string) ([]window, error) {
+		enc := e.plain
+		switch prompt {
+		case "document":
+			enc = e.passage
+		case "none":
+		default:
+			return nil, fmt.Errorf("embedding under prompt %q: want document or none", prompt)
+		}
+		w, err := enc.whole(text)
+		return []window{w}, err
+	}
+	return e.embedGroup(&group{engine: e, lane: documents, split: split}, ctxs, texts)
 }
 
 func (e *Engine) embedGroup(g *group, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {

@@ -484,3 +484,10 @@ func (m *Manager) shut() (l *loading, first bool) {
 	}
 	return m.loading, true
 }
+
+// EmbedAs is [Engine.EmbedAs] behind the door.
+func (m *Manager) EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return m.withinAll(ctxs, texts, func(e *Engine, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+		return e.EmbedAs(prompt, ctxs, texts)
+	})
+}

@@ -9,8 +9,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/embedfleet/embedfleet/gateway/batch"
 	"github.com/embedfleet/embedfleet/search"
 	"github.com/embedfleet/embedfleet/store"
+	"github.com/embedfleet/embedfleet/tasks"
 )
 
 // A requestError is an error with a status and a code of its own.
@@ -43,6 +45,8 @@ func describe(err error) *requestError {
 		own        *requestError
 		tooLarge   *http.MaxBytesError
 		full       interface{ RetryAfter() time.Duration }
+		invalid    *tasks.InvalidError
+		filter     *store.FilterError
 		permanent  interface{ Permanent() bool }
 		overloaded interface{ Overloaded() bool }
 	)
@@ -50,8 +54,10 @@ func describe(err error) *requestError {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &tooLarge):
-		return &requestError{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the request is larger than %d bytes", tooLarge.Limit)}
-	case errors.Is(err, store.ErrNotFound):
+		return &requestError{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
+	case errors.As(err, &filter):
+		return &requestError{status: http.StatusBadRequest, code: "bad_filter", param: "filter", message: err.Error()}
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, batch.ErrNotFound):
 		return &requestError{status: http.StatusNotFound, code: "not_found", message: err.Error()}
 	case errors.Is(err, search.ErrNoAnswer):
 		return &requestError{status: http.StatusServiceUnavailable, code: "no_worker", message: err.Error(), after: soon}
@@ -59,6 +65,8 @@ func describe(err error) *requestError {
 		return &requestError{status: http.StatusTooManyRequests, code: "no_room", message: err.Error(), after: max(time.Second, full.RetryAfter())}
 	case errors.As(err, &overloaded) && overloaded.Overloaded():
 		return &requestError{status: http.StatusServiceUnavailable, code: "overloaded", message: err.Error(), after: soon}
+	case errors.As(err, &invalid):
+		return &requestError{status: http.StatusBadRequest, code: invalid.Code(), param: invalid.Field, message: err.Error()}
 	case errors.As(err, &permanent) && permanent.Permanent():
 		return &requestError{status: http.StatusUnprocessableEntity, code: "invalid", message: err.Error()}
 	case errors.Is(err, context.Canceled):
@@ -119,8 +127,8 @@ func (e *requestError) tei() any {
 	return teiError{e.message, kind}
 }
 
-// retryAfter tells clients when to come back, in whole seconds as HTTP has it.
-func (e *requestError) retryAfter(h http.Header) {
+// headers tells clients when to come back, in whole seconds as HTTP has it.
+func (e *requestError) headers(h http.Header) {
 	if e.after > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.after.Seconds()))))
 	}

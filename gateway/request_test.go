@@ -43,9 +43,20 @@ func TestAnswersHaveTheRequestsID(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/nothing", http.NoBody)
+	r.Host = "localhost"
 	r.Header.Set(requestHeader, "from-the-proxy")
-	New(slog.New(slog.DiscardHandler), Parts{}).ServeHTTP(w, r)
+	mustNew(t).ServeHTTP(w, r)
 	if got := w.Header().Get(requestHeader); w.Code != http.StatusNotFound || got != "from-the-proxy" {
 		t.Errorf("status %d, id %q", w.Code, got)
 	}
+}
+
+// mustNew returns a gateway without parts.
+func mustNew(t *testing.T) http.Handler {
+	t.Helper()
+	h, err := New(slog.New(slog.DiscardHandler), Parts{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
 }

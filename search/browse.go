@@ -33,9 +33,34 @@ func (s *Service) Like(ctx context.Context, id string, k int, filter store.Filte
 			r.Hits = append(r.Hits, h)
 		}
 	}
+	if len(r.Hits) == 0 {
+		if err := index.CheckFilter(filter); err != nil {
+			return r, err
+		}
+	}
 	r.Documents, _ = index.Len()
 	r.Scan = time.Since(begun)
 	return r, nil
+}
+
+// A Page is a part of the documents that pass a filter.
+type Page struct {
+	Space     vector.Space
+	Total     int // that pass
+	Documents []store.Listed
+}
+
+// List returns a page of the documents in the space that the alias writes now. Errors as of [Service.Search].
+func (s *Service) List(ctx context.Context, l store.Listing) (Page, error) {
+	index, space, err := s.browse(ctx)
+	if err != nil {
+		return Page{}, err
+	}
+	p := Page{Space: space}
+	if p.Documents, p.Total = index.List(l); p.Total == 0 {
+		return p, index.CheckFilter(l.Filter)
+	}
+	return p, nil
 }
 
 // A Recent is the newest documents of an alias, to be drawn.

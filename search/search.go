@@ -92,7 +92,7 @@ type Result struct {
 
 // Search returns the k documents nearest to text among those that pass the filter. A text that can't be
 // embedded is refused with the error of tasks.NewQuery or of the worker; without a worker the error wraps
-// [ErrNoAnswer].
+// [ErrNoAnswer]; a filter by a field that no document has is a [*store.FilterError].
 func (s *Service) Search(ctx context.Context, text string, k int, filter store.Filter) (Result, error) {
 	begun := time.Now()
 	embedding, space, err := s.inSpace(ctx, text)
@@ -107,6 +107,11 @@ func (s *Service) Search(ctx context.Context, text string, k int, filter store.F
 	}
 	if r.Hits, err = index.Search(ctx, store.Query{Vector: embedding.Vector, K: k, Filter: filter}); err != nil {
 		return r, fmt.Errorf("searching: %w", err)
+	}
+	if len(r.Hits) == 0 {
+		if err := index.CheckFilter(filter); err != nil {
+			return r, err
+		}
 	}
 	r.Documents, _ = index.Len()
 	r.Space, r.Scan = space, time.Since(begun)

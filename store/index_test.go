@@ -161,7 +161,7 @@ func TestIndexFollows(t *testing.T) {
 	if got := b.ids(t, "four", 1); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("after an update found %v, want a", got)
 	}
-	if _, err := b.Delete(t.Context(), "minilm", "b"); err != nil {
+	if _, err := b.Delete(t.Context(), "minilm", "b", 0); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.sync(t); n != 1 {
@@ -317,7 +317,7 @@ func TestSearchWhileSyncing(t *testing.T) {
 			for i := range 300 {
 				id := fmt.Sprint(rng.IntN(20))
 				if rng.IntN(3) == 0 {
-					_, _ = b.Delete(t.Context(), "minilm", id)
+					_, _ = b.Delete(t.Context(), "minilm", id, 0)
 				} else {
 					_, _ = b.Put(t.Context(), storetest.FullRecord(id, fmt.Sprint("some text ", i), int64(i+1)))
 				}

@@ -81,10 +81,12 @@ type batch struct {
 }
 
 func (b *batch) run(ctx context.Context) {
-	texts, queries := b.decode()
+	queries := b.decode()
 	b.tell()
-	if len(queries) > 0 { // first, since somebody waits
-		b.queries(queries, texts)
+	for _, prompt := range []string{"", AsDocument, AsIs} { // first, since somebody waits
+		if asked := queries[prompt]; asked != nil {
+			b.queries(prompt, asked)
+		}
 	}
 	if len(b.recs) > 0 {
 		b.documents(ctx)
@@ -111,8 +113,15 @@ func (b *batch) tell() {
 // stage tells the observer of a stage of one item.
 func (b *batch) stage(i int, s Stage, took time.Duration) { b.observer.Stage(b.items[i].Ctx, s, took) }
 
-// decode makes records of documents, and returns the texts of queries.
-func (b *batch) decode() (texts []string, queries []int) {
+// asked are queries under one prompt: their items and texts.
+type asked struct {
+	items []int
+	texts []string
+}
+
+// decode makes records of documents, and returns the queries by their prompts.
+func (b *batch) decode() map[string]*asked {
+	queries := map[string]*asked{}
 	for i, item := range b.items {
 		begun := time.Now()
 		switch kind := item.Task.Kind; kind {
@@ -125,7 +134,7 @@ func (b *batch) decode() (texts []string, queries []int) {
 			}
 			b.recs, b.docs = append(b.recs, rec), append(b.docs, i)
 		case EmbedQuery:
-			text, expired, err := b.search(item.Task)
+			q, expired, err := b.search(item.Task)
 			b.stage(i, StageDecode, time.Since(begun))
 			switch {
 			case expired:
@@ -133,13 +142,17 @@ func (b *batch) decode() (texts []string, queries []int) {
 			case err != nil:
 				b.failed(i, err)
 			default:
-				texts, queries = append(texts, text), append(queries, i)
+				if queries[q.Prompt] == nil {
+					queries[q.Prompt] = &asked{}
+				}
+				a := queries[q.Prompt]
+				a.items, a.texts = append(a.items, i), append(a.texts, q.Text)
 			}
 		default:
 			b.result(i, "", AsPermanent(fmt.Errorf("task is of kind %q, want %q or %q", kind, EmbedDocument, EmbedQuery)))
 		}
 	}
-	return texts, queries
+	return queries
 }
 
 // documents looks up, embeds and stores.
@@ -218,15 +231,20 @@ func (b *batch) store(ctx context.Context, list []vector.Embedded, took time.Dur
 	}
 }
 
-// queries embeds search texts and delivers their vectors.
-func (b *batch) queries(items []int, texts []string) {
+// queries embeds search texts under one prompt, "" for their own, and delivers their vectors.
+func (b *batch) queries(prompt string, a *asked) {
+	items := a.items
 	ctxs := make([]context.Context, len(items))
 	for n, i := range items {
 		ctxs[n] = b.items[i].Ctx //nolint:fatcontext // each its own
 	}
 	begun := time.Now()
 	var answering time.Duration
-	for list := range b.parts.Embedder.EmbedQueries(ctxs, texts) {
+	outcomes := b.parts.Embedder.EmbedQueries(ctxs, a.texts)
+	if prompt != "" {
+		outcomes = b.parts.Embedder.EmbedAs(prompt, ctxs, a.texts)
+	}
+	for list := range outcomes {
 		took := time.Since(begun) - answering
 		answered := time.Now()
 		b.answer(items, list, took)

@@ -24,6 +24,9 @@
 // Kind "embed:query" (testdata/query_v1.json):
 //
 //	{"v": 1, "model": "minilm", "text": "...", "expires_at": "2022-01-03T03:30:30Z"}
+//	{"v": 2, "model": "minilm", "text": "...", "prompt": "document"}
+//
+// The second form (testdata/query_v2.json) has "prompt": "document" for the prompt of documents, "none" for no prompt.
 //
 // Only v, model, version, document.id and document.text must be present (v, model and text in a query).
 // A version is an integer, 1 or more; the highest version of a document wins, whatever order the

@@ -56,15 +56,15 @@ func (h *Handler) record(t Task) (vector.Record, error) {
 }
 
 // search decodes a query's task.
-func (h *Handler) search(t Task) (text string, expired bool, err error) {
+func (h *Handler) search(t Task) (q QueryPayload, expired bool, err error) {
 	p, err := DecodeQuery(t.Payload)
 	if err != nil {
-		return "", false, err
+		return p, false, err
 	}
 	if err := h.checkModel(p.Model); err != nil {
-		return "", false, err
+		return p, false, err
 	}
-	return p.Text, !p.ExpiresAt.IsZero() && time.Now().After(p.ExpiresAt), nil
+	return p, !p.ExpiresAt.IsZero() && time.Now().After(p.ExpiresAt), nil
 }
 
 func (h *Handler) checkModel(alias string) error {

@@ -47,7 +47,7 @@ func TestHandleQueryFails(t *testing.T) {
 		"empty text":    {`{"v":1,"model":"minilm","text":" "}`, nil, "done refused", "text: has no character"},
 		"another model": {`{"v":1,"model":"other","text":"x"}`, nil, "done refused", `for model "other"`},
 		"junk":          {`junk`, nil, "done refused", "not JSON"},
-		"newer payload": {`{"v":2}`, nil, "newer unknown_version", ""},
+		"newer payload": {`{"v":3}`, nil, "newer unknown_version", ""},
 		"permanent":     {"", func() ([]vector.Chunk, error) { return nil, engineError{permanent: true} }, "done refused", "engine says no"},
 		"panic":         {"", func() ([]vector.Chunk, error) { panic("oh") }, "done refused", "handler panicked: oh"},
 		"no vector":     {"", func() ([]vector.Chunk, error) { return nil, nil }, "done refused", "0 vectors for a query"},

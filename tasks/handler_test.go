@@ -50,6 +50,10 @@ func (f *fakeEmbedder) EmbedQueries(ctxs []context.Context, texts []string) iter
 	return f.embed(ctxs, texts, f.query)
 }
 
+func (f *fakeEmbedder) EmbedAs(_ string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return f.embed(ctxs, texts, f.query)
+}
+
 type embedFunc = func(ctx context.Context, text string) ([]vector.Chunk, error)
 
 func (f *fakeEmbedder) embed(ctxs []context.Context, texts []string, one embedFunc) iter.Seq[[]vector.Embedded] {

@@ -28,6 +28,10 @@ type Options struct {
 	// estimates, whichever is more. By default [DocumentTimeout] and one second for every 2 kB of text, or
 	// [QueryTimeout], which is also when a query expires.
 	Timeout time.Duration
+	// Prompt is what a query is embedded under: [AsDocument], [AsIs], or by default the model's prompt for queries.
+	Prompt string
+	// Lane is a query's: by default [Query], where somebody waits for it. In another it never expires.
+	Lane Lane
 	// Expires is when a document's vectors are of no use any more: a worker that finds the task later
 	// forgets it. By default never. A query expires with its timeout.
 	Expires time.Time
@@ -45,6 +49,20 @@ func (o *Options) expires() time.Time {
 		return time.Time{}
 	}
 	return o.Expires
+}
+
+func (o *Options) prompt() string {
+	if o == nil {
+		return ""
+	}
+	return o.Prompt
+}
+
+func (o *Options) lane() Lane {
+	if o == nil || o.Lane == "" {
+		return Query
+	}
+	return o.Lane
 }
 
 func (o *Options) timeout(byDefault time.Duration) time.Duration {
@@ -88,13 +106,18 @@ func New(alias string, lane Lane, doc vector.Document, opts *Options) (Task, err
 
 // NewQuery returns the task to embed a search text with the model called alias, for somebody who waits:
 // its answer is handed to [Answers] under the task's id, which is random. A worker that finds the task
-// later than its timeout drops it, since nobody waits any more. Errors are those of [New].
+// later than its timeout drops it, since nobody waits any more; one in another lane ([Options.Lane]) is kept. Errors are
+// those of [New].
 func NewQuery(alias, text string, opts *Options) (Task, error) {
 	timeout := opts.timeout(QueryTimeout)
-	if err := checkTask(alias, Query, timeout); err != nil {
+	lane := opts.lane()
+	if err := checkTask(alias, lane, timeout); err != nil {
 		return Task{}, err
 	}
-	q := QueryPayload{Model: alias, Text: composed(text), ExpiresAt: time.Now().Add(timeout).UTC()}
+	q := QueryPayload{Model: alias, Text: composed(text), Prompt: opts.prompt()}
+	if lane == Query {
+		q.ExpiresAt = time.Now().Add(timeout).UTC()
+	}
 	if err := q.check(); err != nil {
 		return Task{}, err
 	}
@@ -108,7 +131,7 @@ func NewQuery(alias, text string, opts *Options) (Task, error) {
 		ID:      hex.EncodeToString(id[:]),
 		Kind:    EmbedQuery,
 		Model:   alias,
-		Lane:    Query,
+		Lane:    lane,
 		Payload: payload,
 		Timeout: timeout,
 		Expires: q.ExpiresAt,

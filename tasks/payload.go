@@ -16,6 +16,7 @@ import (
 
 const (
 	payloadVersion = 1
+	promptVersion  = 2 // of a query that names its prompt
 
 	// CompressAbove is the size of a JSON payload, in bytes, above which it travels compressed: the queue
 	// repeats the payload of every active task on each heartbeat (docs/asynq.md T23).
@@ -38,6 +39,7 @@ type QueryPayload struct {
 	Model     string    `json:"model"`
 	Text      string    `json:"text"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"` // zero: never
+	Prompt    string    `json:"prompt,omitempty"`    // [AsDocument] or [AsIs]; "" is the query's own. Needs version 2
 }
 
 // The wire forms carry the version in front.
@@ -66,6 +68,9 @@ func (q QueryPayload) check() error {
 	if err := CheckModel(q.Model); err != nil {
 		return err
 	}
+	if q.Prompt != "" && q.Prompt != AsDocument && q.Prompt != AsIs {
+		return invalid("prompt", BadSyntax, "is %q, want %q or %q, or none for a query's", q.Prompt, AsDocument, AsIs)
+	}
 	return checkText(q.Text)
 }
 
@@ -76,13 +81,19 @@ func (d DocumentPayload) encode() ([]byte, error) {
 	return encode(documentWire{payloadVersion, d})
 }
 
-func (q QueryPayload) encode() ([]byte, error) { return encode(queryWire{payloadVersion, q}) }
+// encode writes version 2 only where it must, so that workers of the last release go on answering.
+func (q QueryPayload) encode() ([]byte, error) {
+	if q.Prompt != "" {
+		return encode(queryWire{promptVersion, q})
+	}
+	return encode(queryWire{payloadVersion, q})
+}
 
 // DecodeDocument reads the payload of an [EmbedDocument] task and checks it as [New] would. Its errors are
 // [*PayloadError], [*VersionError] and [*InvalidError].
 func DecodeDocument(payload []byte) (DocumentPayload, error) {
 	var w documentWire
-	if err := decode(payload, &w, &w.V); err != nil {
+	if err := decode(payload, &w, &w.V, payloadVersion); err != nil {
 		return DocumentPayload{}, err
 	}
 	w.Document.Text = composed(w.Document.Text) // by a producer that did not use New
@@ -92,8 +103,11 @@ func DecodeDocument(payload []byte) (DocumentPayload, error) {
 // DecodeQuery reads the payload of an [EmbedQuery] task; see [DecodeDocument].
 func DecodeQuery(payload []byte) (QueryPayload, error) {
 	var w queryWire
-	if err := decode(payload, &w, &w.V); err != nil {
+	if err := decode(payload, &w, &w.V, promptVersion); err != nil {
 		return QueryPayload{}, err
+	}
+	if w.Prompt != "" && w.V < promptVersion {
+		return QueryPayload{}, &PayloadError{fmt.Errorf("v is %d, which knows no prompt", w.V)}
 	}
 	w.Text = composed(w.Text)
 	return w.QueryPayload, w.check()
@@ -115,8 +129,8 @@ func encode(wire any) ([]byte, error) {
 }
 
 // decode reads payload into wire strictly; version points to wire's field V. A payload of another version
-// need not make sense to us, so the version is looked at before any complaint about the rest.
-func decode(payload []byte, wire any, version *int) error {
+// (newest is the last we know) need not make sense to us, so the version is looked at before any complaint about the rest.
+func decode(payload []byte, wire any, version *int, newest int) error {
 	payload, err := decompress(payload)
 	if err != nil {
 		return &PayloadError{err}
@@ -130,11 +144,11 @@ func decode(payload []byte, wire any, version *int) error {
 		}
 	}
 	switch {
-	case *version > payloadVersion:
+	case *version > newest:
 		return &VersionError{*version}
 	case err != nil:
 		return &PayloadError{err}
-	case *version != payloadVersion:
+	case *version < payloadVersion:
 		return &PayloadError{fmt.Errorf("v is %d, want %d", *version, payloadVersion)}
 	}
 	return nil

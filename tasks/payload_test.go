@@ -64,6 +64,31 @@ func TestGoldenQuery(t *testing.T) {
 	}
 }
 
+// TestGoldenPrompt: a query that names its prompt is of version 2, which workers of the last release set aside.
+func TestGoldenPrompt(t *testing.T) {
+	t.Parallel()
+	task, err := tasks.NewQuery("minilm", "비슷한 공시", &tasks.Options{Prompt: tasks.AsDocument, Lane: tasks.Backfill})
+	if err != nil || task.Lane != tasks.Backfill || !task.Expires.IsZero() {
+		t.Fatal(task, err)
+	}
+	checkGolden(t, "query_v2.json", task.Payload)
+	if p, err := tasks.DecodeQuery(task.Payload); err != nil || p.Prompt != tasks.AsDocument {
+		t.Errorf("decoded %+v, %v", p, err)
+	}
+	for payload, want := range map[string]string{
+		`{"v":1,"model":"m","text":"a","prompt":"none"}`: "knows no prompt",
+		`{"v":2,"model":"m","text":"a","prompt":"no"}`:   "prompt: is",
+		`{"v":3,"model":"m","text":"a"}`:                 "version 3",
+	} {
+		if _, err := tasks.DecodeQuery([]byte(payload)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", payload, err, want)
+		}
+	}
+	if _, err := tasks.NewQuery("m", "a", &tasks.Options{Prompt: "passage"}); err == nil {
+		t.Error("an unknown prompt was accepted")
+	}
+}
+
 func checkGolden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)

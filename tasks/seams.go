@@ -9,7 +9,7 @@ import (
 )
 
 // An Embedder turns texts into vectors with the one model of its process. Each text is embedded under the context
-// beside it, and each text's outcome is yielded once, as they come, those that were done together in one list. Both
+// beside it, and each text's outcome is yielded once, as they come, those that were done together in one list. Its
 // methods are called from many goroutines at once (that is how batches form). Errors that will be the same next time
 // have Permanent() true, "no room" has Overloaded() true. Leaving the loop early gives the other texts up.
 type Embedder interface {
@@ -17,6 +17,8 @@ type Embedder interface {
 	EmbedDocuments(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
 	// EmbedQueries yields the vector to search with as each text's only chunk.
 	EmbedQueries(ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
+	// EmbedAs yields one vector of each text under a prompt that is [AsDocument] or [AsIs], as its only chunk.
+	EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded]
 }
 
 // A Store keeps records. Both methods may be repeated: twice leaves the same state as once. What they report is

@@ -25,6 +25,12 @@ const (
 	EmbedQuery    Kind = "embed:query"    // answer with the vector of a search text
 )
 
+// The prompts that a query may name instead of its own.
+const (
+	AsDocument = "document" // the model's prompt for documents, so that the vector can be found
+	AsIs       = "none"     // no prompt
+)
+
 // A Task is one piece of work as it crosses Redis: made by a producer with [New] or [NewQuery], carried by
 // the queue room unread, handled by [Handler].
 type Task struct {

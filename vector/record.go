@@ -18,6 +18,8 @@ type Embedding struct {
 	Vector    Vector `json:"vector"`
 	Tokens    int    `json:"tokens"`    // tokens the model read, special ones included
 	Truncated bool   `json:"truncated"` // the text had more tokens than the model reads
+	// TokensIn is the tokens of the whole text where it is truncated and its embedder counted them, else 0.
+	TokensIn int `json:"tokens_in,omitempty"`
 	// Space is the vector's, where it is not known from elsewhere: a search text's vector may come from any
 	// worker, and while an alias changes its space there are workers of two.
 	Space Space `json:"space,omitempty"`

@@ -146,6 +146,13 @@ func TestFromTextToSearch(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &fleet); err != nil || status != 0 || len(fleet.Lanes) != 4 || len(fleet.Spaces) != 1 || fleet.Spaces[0].Documents != 4 {
 		t.Errorf("status --json: %d, %v: %s", status, err, out)
 	}
+
+	status, out, _ = call(t, redis, "", "delete", "n1", "nobody")
+	expect(t, status, 0, out, "n1 deleted", "nobody was not stored")
+	status, out, _ = call(t, redis, "", "search", "삼성전자 공시", "--filter", "id=n1")
+	expect(t, status, 0, out, "nothing found")
+	status, _, problems = call(t, redis, "", "search", "x", "--filter", "knid=filing")
+	expect(t, status, 1, problems, `no document has a field "knid"`)
 }
 
 func TestBadLinesCostOnlyThemselves(t *testing.T) {
@@ -219,6 +226,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"search", "x", "-k", "0"}, "-k"},
 		{[]string{"search", "x", "--filter", "source"}, "--filter"},
 		{[]string{"get"}, "one document id"},
+		{[]string{"delete"}, "takes document ids"},
 		{[]string{"status", "now"}, "no argument"},
 	} {
 		status, _, err := call(t, redis, "", tt.args...)

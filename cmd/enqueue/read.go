@@ -22,6 +22,7 @@ func newSearch(a *app) *cobra.Command {
 	var (
 		k       int
 		filters []string
+		zone    string
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
@@ -41,7 +42,7 @@ of the documents' own fields. Two filters of one field mean either, of two field
 			if k < 1 || k > store.MaxK {
 				return boot.Usagef("-k: %d is not between 1 and %d", k, store.MaxK)
 			}
-			filter, err := store.ParseFilter(filters...)
+			filter, err := store.ParseFilterIn(zone, filters...)
 			if err != nil {
 				return boot.Usagef("--filter: %w", err)
 			}
@@ -63,7 +64,8 @@ of the documents' own fields. Two filters of one field mean either, of two field
 		}),
 	}
 	cmd.Flags().IntVarP(&k, "limit", "k", 5, "how many documents to show (1 to "+strconv.Itoa(store.MaxK)+")")
-	cmd.Flags().StringArrayVar(&filters, "filter", nil, "field=value; may be repeated")
+	cmd.Flags().StringArrayVar(&filters, "filter", nil, "field=value; also != ^= >= > <= < and in; may be repeated")
+	cmd.Flags().StringVar(&zone, "zone", store.DefaultZone, "time zone of days in filters")
 	cmd.Flags().DurationVar(&timeout, "timeout", search.DefaultTimeout, "longest wait for a worker, whole seconds")
 	return cmd
 }

@@ -45,7 +45,7 @@ func newRoot(s streams) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, one object a line")
 	a.log.Register(a.config)
 	add.register(root)
-	root.AddCommand(newSearch(a), newStatus(a), newGet(a), newDead(a), newFsck(a), newFleet(a), newCancel(a), newMove(a), newForget(a))
+	root.AddCommand(newSearch(a), newStatus(a), newGet(a), newDelete(a), newDead(a), newFsck(a), newFleet(a), newCancel(a), newMove(a), newForget(a))
 	return root
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,8 @@ type app struct {
 	log     *slog.Logger
 	rdb     redis.UniversalClient
 	fleet   *fleet.Fleet
-	alias   string
+	models  []gateway.Model
+	parts   gateway.Parts
 	metrics *monitoring.Gateway
 	reached atomic.Int64 // Redis, last, in Unix nanoseconds
 	leaving atomic.Bool  // told to stop
@@ -67,7 +69,14 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 		return fmt.Errorf("--probes: %w", errors.Join(err, front.Close()))
 	}
 	a.log.Info("configuration", a.config.Attrs()...)
-	a.log.Info("serving", "model", a.alias, "address", front.Addr().String(), "probes", probes.Addr().String(), "tokens", len(a.cfg.tokens))
+	if a.cfg.open != 0 {
+		a.log.Warn("the file of tokens may be read by others", "file", a.cfg.tokensFile, "mode", a.cfg.open.String())
+	}
+	routes, err := a.routes()
+	if err != nil {
+		return errors.Join(boot.Usagef("--cors-origins: %w", err), front.Close(), probes.Close())
+	}
+	a.log.Info("serving", "models", aliases(a.models), "address", front.Addr().String(), "probes", probes.Addr().String(), "tokens", len(a.cfg.tokens))
 
 	last, end := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer end()
@@ -75,8 +84,11 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 	group.Go(func() error { return a.ping(ctx) })
 	group.Go(func() error {
 		defer end()
-		return a.answer(ctx, front)
+		return a.answer(ctx, front, routes)
 	})
+	if a.cfg.batch > 0 {
+		group.Go(func() error { return a.fleet.Batches(a.log, rand.Text(), a.models).Run(ctx) })
+	}
 	group.Go(func() error { return a.probe(last, probes) })
 	err = group.Wait()
 	a.log.Info("stopped")
@@ -102,12 +114,39 @@ func (a *app) settle(ctx context.Context) (err error) {
 	a.rdb = a.cfg.conn.WithPool(a.cfg.requests + spareConns).Client()
 	a.fleet = fleet.New(a.rdb)
 	a.fleet.Limit(queue.Limits{Queries: int64(a.cfg.queries), Tasks: int64(a.cfg.waiting)})
-	if a.alias, err = a.fleet.Model(ctx, a.cfg.model); err != nil {
+	if a.models, err = a.find(ctx); err != nil {
 		return errors.Join(err, a.fleet.Close())
 	}
-	a.metrics = monitoring.NewGateway(version(), monitoring.NewLanes(lanes.Reader(a.fleet.Lanes, a.alias)))
+	a.parts = a.fleet.Gateway(a.log, a.models)
+	a.metrics = monitoring.NewGateway(version(), monitoring.NewLanes(lanes.Reader(a.fleet.Lanes, aliases(a.models)...)))
 	a.reached.Store(time.Now().UnixNano())
 	return nil
+}
+
+// find returns the models that were named, or all that there are.
+func (a *app) find(ctx context.Context) ([]gateway.Model, error) {
+	if len(a.cfg.list) > 0 {
+		return a.cfg.list, nil
+	}
+	names, err := a.fleet.Models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, errors.New("no worker has registered, nothing waits and no model was named: name it by --model")
+	}
+	var list []gateway.Model
+	for _, name := range names {
+		list = append(list, gateway.Model{Alias: name})
+	}
+	return list, nil
+}
+
+func aliases(models []gateway.Model) (names []string) {
+	for _, m := range models {
+		names = append(names, m.Alias)
+	}
+	return names
 }
 
 // untraced tells of spans that got lost, which is no reason to fail.
@@ -119,23 +158,25 @@ func (a *app) untraced(err error) {
 
 // routes are those of the gateway behind its tokens, and the two probes that balancers ask for where they send
 // their requests.
-func (a *app) routes() http.Handler {
-	searcher := a.fleet.Search(a.log, a.alias, nil)
+func (a *app) routes() (http.Handler, error) {
+	a.parts.Metrics = a.metrics.Handler()
+	api, err := gateway.New(a.log, a.parts, &gateway.Options{
+		Tokens: a.cfg.tokens, Hosts: a.cfg.hosts, Origins: a.cfg.origins, Requests: a.cfg.requests, Zone: a.cfg.zone, Version: version(), Ready: a.ready,
+	})
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	probes := monitoring.Routes(a.log, a.health(), http.NotFoundHandler())
 	mux.Handle("GET /livez", probes)
 	mux.Handle("GET /readyz", probes)
-	api := gateway.Tokens(gateway.New(a.log, a.fleet.Gateway(a.alias, searcher)), a.cfg.tokens)
-	mux.Handle("/", a.metrics.Measure(a.tracer.HTTP(gateway.AtMost(api, a.cfg.requests))))
-	return mux
+	mux.Handle("/", a.metrics.Measure(a.tracer.HTTP(api)))
+	return mux, nil
 }
 
 // answer serves until ctx ends, then lets requests under way finish for a moment.
-func (a *app) answer(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{
-		Handler: a.routes(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
+func (a *app) answer(ctx context.Context, l net.Listener, routes http.Handler) error {
+	srv := gateway.NewServer(a.log, routes)
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
@@ -191,11 +232,18 @@ func (a *app) ready() error {
 func (a *app) status() any {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	s, err := a.fleet.Status(ctx, a.alias)
+	s, err := a.fleet.Status(ctx, "")
 	if err != nil {
 		return map[string]string{"error": err.Error()}
 	}
-	return s
+	used, err := a.parts.Meter.Used(ctx)
+	if err != nil {
+		return map[string]string{"error": err.Error()}
+	}
+	return struct {
+		fleet.Status
+		Callers map[string]gateway.Usage `json:"callers"` // what each took this minute and today
+	}{s, used}
 }
 
 // probe serves the probes until ctx ends.

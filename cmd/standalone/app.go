@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -148,8 +149,19 @@ func (a *app) show(ctx context.Context, group *errgroup.Group, redis *server, qu
 
 // serve answers HTTP until ctx ends, then lets requests under way finish for a moment.
 func (a *app) serve(ctx context.Context, l net.Listener) error {
-	handler := gateway.New(a.logger, a.fleet.Gateway(a.alias, a.search))
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	models := []gateway.Model{{Alias: a.alias, Search: a.search}}
+	handler, err := gateway.New(a.logger, a.fleet.Gateway(a.logger, models), nil)
+	if err != nil {
+		return err
+	}
+	batches := make(chan struct{})
+	stopped, stop := context.WithCancel(ctx)
+	go func() {
+		defer close(batches)
+		_ = a.fleet.Batches(a.logger, rand.Text(), models).Run(stopped) // it returns nil
+	}()
+	defer func() { stop(); <-batches }()
+	srv := gateway.NewServer(a.logger, handler)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -158,7 +170,7 @@ func (a *app) serve(ctx context.Context, l net.Listener) error {
 		defer cancel()
 		_ = srv.Shutdown(grace) // those who are still there after the grace are cut off by the process's end
 	}()
-	err := srv.Serve(l)
+	err = srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		<-done
 		return nil

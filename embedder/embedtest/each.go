@@ -40,3 +40,15 @@ func (e *Embedder) EmbedQueries(ctxs []context.Context, texts []string) iter.Seq
 		return []vector.Chunk{{End: len(text), Embedding: v}}, err
 	})
 }
+
+// EmbedAs is EmbedText for each text with its prompt's name and a colon before it, under no prompt ("none") without.
+func (e *Embedder) EmbedAs(prompt string, ctxs []context.Context, texts []string) iter.Seq[[]vector.Embedded] {
+	return Each(ctxs, texts, func(ctx context.Context, text string) ([]vector.Chunk, error) {
+		before := ""
+		if prompt != "none" {
+			before = prompt + ":"
+		}
+		v, err := e.EmbedText(ctx, before+text)
+		return []vector.Chunk{{End: len(text), Embedding: v}}, err
+	})
+}

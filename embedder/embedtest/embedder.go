@@ -72,5 +72,9 @@ func (e *Embedder) check(ctx context.Context, text string) error {
 
 func (e *Embedder) embed(text string) vector.Embedding {
 	ids, truncated := Tokenizer{}.Encode(make([]int32, 0, utf8.RuneCountInString(text)+2), text, maxTokens)
-	return vector.Embedding{Vector: quote(ids, e.Dim()), Tokens: len(ids), Truncated: truncated}
+	v := vector.Embedding{Vector: quote(ids, e.Dim()), Tokens: len(ids), Truncated: truncated}
+	if truncated {
+		v.TokensIn = utf8.RuneCountInString(text) + 2
+	}
+	return v
 }

@@ -18,6 +18,7 @@ const (
 	miniredis = "github.com/alicebob/miniredis/v2"
 	ort       = "github.com/yalue/onnxruntime_go"
 	prom      = "github.com/prometheus/client_golang"
+	jsonv2    = "github.com/go-json-experiment/json"
 	cobra     = "github.com/spf13/cobra"
 	protowire = "google.golang.org/protobuf/encoding/protowire"
 	uuid      = "github.com/google/uuid"
@@ -59,7 +60,12 @@ var Rooms = []Room{
 	{"store/storetest", "what any store must do, and one in memory", []string{"store", "vector"}, nil},
 
 	{"search", "a search text becomes hits", []string{"store", "tasks", "vector"}, nil},
-	{"gateway", "HTTP in, queue and search behind", []string{"search", "store", "tasks", "vector"}, nil},
+	{"gateway", "HTTP in, queue and search behind", []string{"gateway/batch", "gateway/tokenids", "search", "store", "tasks", "vector"},
+		[]string{jsonv2, "github.com/parquet-go/parquet-go"}},
+	{"gateway/tokenids", "token ids of OpenAI's vocabularies become their text again", nil, []string{"github.com/pkoukk/tiktoken-go-loader"}},
+	{"gateway/batch", "a file of requests becomes a file of answers, whatever dies meanwhile", []string{"tasks", "vector"}, []string{jsonv2}},
+	{"gateway/ledger", "files, batches and what callers took, in Redis", []string{"gateway", "gateway/batch"},
+		[]string{goRedis, "github.com/klauspost/compress/zstd"}},
 	{"monitoring", "shows the fleet to Prometheus, probes and people", []string{"tasks", "vector"},
 		[]string{prom}},
 	{"monitoring/login", "who is at the door of the page", nil, []string{"golang.org/x/crypto/argon2"}},
@@ -132,7 +138,7 @@ var Only = []Fence{
 	// cmd/bench measures what we gain over asynq alone.
 	{asynq, []string{"cmd/bench"}, "lanes keep to its format, its code stays outside"},
 	{ort, []string{"embedder/onnx"}, "who frees a session must know every user of it"},
-	{goRedis, []string{"queue/...", "registry", "scheduler/ledger", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
+	{goRedis, []string{"gateway/ledger", "queue/...", "registry", "scheduler/ledger", "store/redis", "cmd/...", "internal/testkit"}, "keys have one owner"},
 	{miniredis, []string{"cmd/standalone", "internal/testkit"}, "nothing in it survives"},
 	{prom, []string{"monitoring"}, "other rooms are measured at their doors"},
 	{module + "/internal/testkit", []string{"queue/internal/queuetest"}, "it is for tests"},
@@ -155,6 +161,7 @@ var (
 	Goroutines = Fence{"go statement", []string{
 		"cmd/...",
 		"embedder/engine.go", "embedder/manager.go", "embedder/offline.go", "embedder/embedtest/each.go", "embedder/onnx/manifest.go",
+		"gateway/batch/runner.go",
 		"intake/group.go",
 		"monitoring/fleet/collect.go", "monitoring/page/orders.go",
 		"queue/bulk.go", "queue/consumer/consumer.go", "queue/consumer/inflight.go", "queue/consumer/settler.go", "queue/internal/queuetest",

@@ -126,8 +126,8 @@ func (g *Guard) client(r *http.Request) netip.Addr {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil {
+		next, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
 			return addr
 		}
 		if addr = next.Unmap(); !g.trusts(addr) {
@@ -135,4 +135,13 @@ func (g *Guard) client(r *http.Request) netip.Addr {
 		}
 	}
 	return addr
+}
+
+// parseHop reads an address as proxies write it: bare, in brackets, or with a port behind it.
+func parseHop(hop string) (netip.Addr, bool) {
+	if both, err := netip.ParseAddrPort(hop); err == nil {
+		return both.Addr(), true
+	}
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
+	return addr, err == nil
 }

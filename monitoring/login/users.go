@@ -182,7 +182,15 @@ func openFile(log *slog.Logger, path string) (*file, error) {
 	}
 	f.stamp, f.size = info.ModTime(), info.Size()
 	f.users, err = f.read()
+	f.warn(info)
 	return f, err
+}
+
+// warn tells of a file that others may read: it has digests of passwords and tokens.
+func (f *file) warn(info os.FileInfo) {
+	if mode := info.Mode().Perm(); mode&0o044 != 0 {
+		f.log.Warn("the file of users may be read by others", "file", f.path, "mode", mode.String())
+	}
 }
 
 func (f *file) read() (*Users, error) {
@@ -211,6 +219,7 @@ func (f *file) current() *Users {
 		return f.users
 	}
 	f.stamp, f.size = info.ModTime(), info.Size()
+	f.warn(info)
 	users, err := f.read()
 	if err != nil {
 		f.log.Warn("the changed file of users can't be read, the old one stays in force", "err", err)

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +115,27 @@ func FuzzParseUsers(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOpenModes: a file that others may read is told of.
+func TestOpenModes(t *testing.T) {
+	t.Parallel()
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: true, 0o604: true} {
+		path := filepath.Join(t.TempDir(), "users")
+		if err := os.WriteFile(path, []byte(cheapLine(t, "ann", "operator", "correct horse")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if _, err := openFile(slog.New(slog.NewTextHandler(&b, nil)), path); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(b.String(), "may be read by others"); got != want {
+			t.Errorf("mode %v: %s", mode, b.String())
+		}
+	}
 }
 
 func TestTheFileIsReadAgain(t *testing.T) {

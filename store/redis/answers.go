@@ -79,6 +79,41 @@ func (s *Store) Await(ctx context.Context, id string) (vector.Embedding, error) 
 	}
 }
 
+// An Outcome is the answer to a query, or why there is none: a [*store.RefusedError], or one that can't be read.
+type Outcome struct {
+	Embedding vector.Embedding
+	Err       error
+}
+
+// Collect looks for the answers to queries and leaves them where they are, until they expire. What is not there yet is not in
+// the map. One round trip.
+func (s *Store) Collect(ctx context.Context, ids []string) (map[string]Outcome, error) {
+	cmds := make([]*goredis.StringCmd, len(ids))
+	_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		for i, id := range ids {
+			cmds[i] = p.LIndex(ctx, answerKey(id), 0)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return nil, fmt.Errorf("looking for the answers to %d queries: %w", len(ids), err)
+	}
+	outcomes := make(map[string]Outcome)
+	for i, cmd := range cmds {
+		b, err := cmd.Bytes()
+		if errors.Is(err, goredis.Nil) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking for the answer to query %s: %w", ids[i], err)
+		}
+		var o Outcome
+		o.Embedding, o.Err = decodeAnswer(ids[i], b)
+		outcomes[ids[i]] = o
+	}
+	return outcomes, nil
+}
+
 // pop waits a moment for an element of a list, and returns the list's key and the element. The driver's own
 // BLPop rounds to whole seconds, too coarse for an asker with a deadline; Redis takes fractions since 6.0.
 func (s *Store) pop(ctx context.Context, key string) ([]string, error) {
@@ -110,5 +145,5 @@ func decodeAnswer(id string, b []byte) (vector.Embedding, error) {
 	if err != nil {
 		return vector.Embedding{}, fmt.Errorf("reading the answer to query %s: %w", id, err)
 	}
-	return vector.Embedding{Vector: v, Tokens: head.Tokens, Truncated: head.Truncated, Space: head.Space}, nil
+	return vector.Embedding{Vector: v, Tokens: head.Tokens, Truncated: head.Truncated, TokensIn: head.TokensIn, Space: head.Space}, nil
 }

@@ -170,6 +170,7 @@ func decodeFields(fields map[string]string) (vector.Record, error) {
 type answerHead struct {
 	Tokens    int          `json:"tokens,omitempty"`
 	Truncated bool         `json:"truncated,omitempty"`
+	TokensIn  int          `json:"tokens_in,omitempty"`
 	Error     string       `json:"error,omitempty"`
 	Code      string       `json:"code,omitempty"`
 	Space     vector.Space `json:"space,omitempty"` // of the vector
@@ -177,7 +178,7 @@ type answerHead struct {
 
 // encodeAnswer returns the element of an answer's list.
 func encodeAnswer(e vector.Embedding, failure error) ([]byte, error) {
-	head := answerHead{Tokens: e.Tokens, Truncated: e.Truncated, Space: e.Space}
+	head := answerHead{Tokens: e.Tokens, Truncated: e.Truncated, TokensIn: e.TokensIn, Space: e.Space}
 	if failure != nil {
 		head = answerHead{Error: failure.Error()}
 		var c interface{ Code() string }

@@ -14,6 +14,7 @@
 //	ef:{<alias>}:seq         string  Put, Delete none  one
 //	ef:{<alias>}:space       string  ClaimSpace  none  one
 //	ef:{<alias>}:stats       hash    Put, Delete none  five fields per space
+//	ef:{<alias>}:gone        hash    Delete      none  one field per deleted document, ~100 B each
 //	ef:answer:<task id>      list    Answer      60 s  one element per unfetched answer
 //
 // The fields of a document:
@@ -35,6 +36,7 @@
 //	           a document is one that was deleted
 //	seq        the last sequence number given out
 //	space      the space the alias writes now, the space-of-record. Put and Refresh of another are refused
+//	gone       document id -> the version up to which it was deleted; Put of a lower or equal one does nothing
 //	stats      <space>:docs, <space>:chunks, <space>:tokens (stored now), <space>:texts_total,
 //	           <space>:tokens_total (ever written, so that rates can be had from two readings)
 //	answer     one element: a line of JSON, {"tokens": n, "truncated": b} or {"error": "...", "code": "..."},

@@ -8,11 +8,12 @@ func changesKey(alias string) string { return "ef:{" + alias + "}:changes" }
 func seqKey(alias string) string     { return "ef:{" + alias + "}:seq" }
 func spaceKey(alias string) string   { return "ef:{" + alias + "}:space" }
 func statsKey(alias string) string   { return "ef:{" + alias + "}:stats" }
+func goneKey(alias string) string    { return "ef:{" + alias + "}:gone" }
 func answerKey(id string) string     { return "ef:answer:" + id }
 
 // documentKeys are the KEYS of every script that writes documents, in the order the scripts expect.
 func documentKeys(alias string, ids ...string) []string {
-	keys := append(make([]string, 0, 4+len(ids)), changesKey(alias), seqKey(alias), spaceKey(alias), statsKey(alias))
+	keys := append(make([]string, 0, 5+len(ids)), changesKey(alias), seqKey(alias), spaceKey(alias), statsKey(alias), goneKey(alias))
 	for _, id := range ids {
 		keys = append(keys, docKey(alias, id))
 	}

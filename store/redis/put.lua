@@ -1,6 +1,6 @@
 -- Stores records of one alias and one space, each unless its document is there in the same or a higher version;
 -- none if the alias writes another space. An alias without a space-of-record gets this one.
--- KEYS[1] changes  KEYS[2] seq  KEYS[3] space-of-record  KEYS[4] stats  KEYS[5...] documents
+-- KEYS[1] changes  KEYS[2] seq  KEYS[3] space-of-record  KEYS[4] stats  KEYS[5] deleted  KEYS[6...] documents
 -- ARGV[1] space, then for each record its version, text hash, text, meta, chunks, vectors, number of chunks,
 --         tokens of all chunks, id
 -- Returns '' and for each record 1 if stored, 0 if there was nothing to do, or what is wrong with its key; the
@@ -31,12 +31,15 @@ local function wanted(key, a)
 end
 
 -- Nearly always all documents are new. One look at all of them then saves a look at each.
-local fresh, written = redis.call('EXISTS', unpack(KEYS, 5)) == 0, {}
+local fresh, written = redis.call('EXISTS', unpack(KEYS, 6)) == 0, {}
 local answers, stored, chunks, tokens = {''}, {}, 0, 0
-for i = 5, #KEYS do
-  local a = 9 * (i - 5) + 2
+local removed = gone(KEYS[5])
+for i = 6, #KEYS do
+  local a = 9 * (i - 6) + 2
   local write, answer = true, 1
-  if not fresh or written[KEYS[i]] then
+  if removed(ARGV[a + 8], ARGV[a]) then
+    write, answer = false, 0
+  elseif not fresh or written[KEYS[i]] then
     write, answer = wanted(KEYS[i], a)
   end
   if write then
@@ -46,7 +49,7 @@ for i = 5, #KEYS do
     chunks, tokens = chunks + ARGV[a + 6], tokens + ARGV[a + 7]
     stored[#stored + 1] = ARGV[a + 8]
   end
-  answers[i - 3] = answer
+  answers[i - 4] = answer
 end
 if #stored == 0 then
   return answers
@@ -56,6 +59,7 @@ if not claimed then
   redis.call('SET', KEYS[3], space)
 end
 log(KEYS[1], KEYS[2], stored)
+redis.call('HDEL', KEYS[5], unpack(stored)) -- a newer version is there again
 redis.call('HINCRBY', KEYS[4], space .. ':docs', #stored)
 redis.call('HINCRBY', KEYS[4], space .. ':chunks', chunks)
 redis.call('HINCRBY', KEYS[4], space .. ':tokens', tokens)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -168,10 +169,14 @@ func (s *Store) Get(ctx context.Context, alias, id string) (vector.Record, error
 	return decodeRecord(alias, id, fields)
 }
 
-// Delete removes a document and reports whether it was there. A task for it that is still on its way will
-// bring it back: there is no version to compare with any more.
-func (s *Store) Delete(ctx context.Context, alias, id string) (bool, error) {
-	n, err := s.delete.Run(ctx, s.client, documentKeys(alias, id), id).Int()
+// Delete removes a document up to a version and reports whether it was there. A task for that version or a lower one
+// that is still on its way will not bring it back, one for a higher version will. Version 0 stands for now, in
+// nanoseconds, which is right for documents whose producers choose no versions.
+func (s *Store) Delete(ctx context.Context, alias, id string, version int64) (bool, error) {
+	if version == 0 {
+		version = time.Now().UnixNano()
+	}
+	n, err := s.delete.Run(ctx, s.client, documentKeys(alias, id), id, version).Int()
 	if err != nil {
 		return false, fmt.Errorf("deleting document %q: %w", id, err)
 	}

@@ -190,7 +190,7 @@ func testBroken(t *testing.T, client *goredis.Client, field, value, want string)
 	if stored, err := s.Put(ctx, rec); !stored || err != nil {
 		t.Errorf("Put over it = %v, %v, want true", stored, err)
 	}
-	if deleted, err := s.Delete(ctx, "minilm", id); !deleted || err != nil {
+	if deleted, err := s.Delete(ctx, "minilm", id, 0); !deleted || err != nil {
 		t.Errorf("Delete = %v, %v, want true", deleted, err)
 	}
 }

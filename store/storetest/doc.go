@@ -23,7 +23,7 @@ type Store interface {
 type Writer interface {
 	Putter
 	Refresher
-	Delete(ctx context.Context, alias, id string) (bool, error)
+	Delete(ctx context.Context, alias, id string, version int64) (bool, error)
 }
 
 // A Putter stores what was embedded.

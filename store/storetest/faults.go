@@ -150,7 +150,7 @@ func refreshingMany(ctx context.Context, s Store) error {
 }
 
 func deleting(ctx context.Context, s Store) error {
-	_, err := s.Delete(ctx, "minilm", "d")
+	_, err := s.Delete(ctx, "minilm", "d", 0)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/embedfleet/embedfleet/store"
 	"github.com/embedfleet/embedfleet/vector"
@@ -39,6 +40,7 @@ type alias struct {
 	seq     int64
 	docs    map[string]vector.Record
 	changed map[string]int64 // document id -> number of its last change
+	gone    map[string]int64 // document id -> version up to which it was deleted
 	stats   map[vector.Space]store.Stats
 }
 
@@ -87,6 +89,7 @@ func (m *Memory) aliasLocked(name string) *alias {
 		a = &alias{
 			docs:    make(map[string]vector.Record),
 			changed: make(map[string]int64),
+			gone:    make(map[string]int64),
 			stats:   make(map[vector.Space]store.Stats),
 		}
 		m.aliases[name] = a
@@ -128,6 +131,10 @@ func (m *Memory) putLocked(rec vector.Record) (stored bool, err error) {
 	if old, ok := a.docs[rec.Document.ID]; ok && !replaces(rec, old) {
 		return false, nil
 	}
+	if rec.Version <= a.gone[rec.Document.ID] {
+		return false, nil
+	}
+	delete(a.gone, rec.Document.ID)
 	a.space = rec.Space
 	a.set(rec)
 	return true, nil
@@ -173,6 +180,8 @@ func (a *alias) refresh(rec vector.Record) (bool, error) {
 	}
 	old, ok := a.docs[rec.Document.ID]
 	switch {
+	case rec.Version <= a.gone[rec.Document.ID]:
+		return true, nil
 	case !ok:
 		return false, nil
 	case old.Version > rec.Version:
@@ -189,10 +198,18 @@ func (a *alias) refresh(rec vector.Record) (bool, error) {
 }
 
 // Delete is the method of Store.
-func (m *Memory) Delete(ctx context.Context, alias, id string) (deleted bool, err error) {
+func (m *Memory) Delete(ctx context.Context, alias, id string, version int64) (deleted bool, err error) {
+	if version == 0 {
+		version = time.Now().UnixNano()
+	}
 	err = m.write(ctx, func() error {
 		a := m.aliasLocked(alias)
-		if rec, ok := a.docs[id]; ok {
+		rec, ok := a.docs[id]
+		if ok && rec.Version > version {
+			return nil
+		}
+		a.gone[id] = max(a.gone[id], version)
+		if ok {
 			a.count(rec, -1)
 			delete(a.docs, id)
 			a.touch(id)

@@ -69,7 +69,7 @@ func testNotFound(t *testing.T, s Store) {
 	if _, err := s.Get(t.Context(), "minilm", "nobody"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get of an unknown document: %v, want ErrNotFound", err)
 	}
-	if deleted, err := s.Delete(t.Context(), "minilm", "nobody"); deleted || err != nil {
+	if deleted, err := s.Delete(t.Context(), "minilm", "nobody", 0); deleted || err != nil {
 		t.Errorf("Delete of an unknown document = %v, %v, want false, nil", deleted, err)
 	}
 }
@@ -175,7 +175,7 @@ func testOlderTextOnItsWay(t *testing.T, s Store) {
 
 func testDelete(t *testing.T, s Store) {
 	put(t, s, FullRecord("d", "some text", Version))
-	if deleted, err := s.Delete(t.Context(), "minilm", "d"); !deleted || err != nil {
+	if deleted, err := s.Delete(t.Context(), "minilm", "d", 0); !deleted || err != nil {
 		t.Fatalf("Delete = %v, %v, want true, nil", deleted, err)
 	}
 	if _, err := s.Get(t.Context(), "minilm", "d"); !errors.Is(err, store.ErrNotFound) {
@@ -185,8 +185,22 @@ func testDelete(t *testing.T, s Store) {
 	if want := (store.Stats{TextsTotal: 1, TokensTotal: 10}); got != want {
 		t.Errorf("stats after Delete = %+v, want %+v", got, want)
 	}
-	if !put(t, s, Record("d", "older", 1)) {
-		t.Error("Put after Delete = false, want true")
+	// A task that was on its way when the document was deleted does not bring it back, a later one does.
+	if put(t, s, Record("d", "older", Version)) || !refresh(t, s, Record("d", "older", Version)) {
+		t.Error("Put of an older version after Delete, or Refresh wants it embedded")
+	}
+	later := time.Now().Add(time.Minute).UnixNano()
+	if refresh(t, s, Record("d", "newer", later)) || !put(t, s, Record("d", "newer", later)) {
+		t.Error("Put of a newer version after Delete = false, want true")
+	}
+	if deleted, err := s.Delete(t.Context(), "minilm", "d", later-1); deleted || err != nil {
+		t.Errorf("Delete of a version that gave way = %v, %v, want false", deleted, err)
+	}
+	if !put(t, s, Record("d", "newest", later+1)) {
+		t.Error("a version that was deleted once is refused for ever")
+	}
+	if deleted, err := s.Delete(t.Context(), "minilm", "never", 5); deleted || err != nil || put(t, s, Record("never", "x", 5)) || !put(t, s, Record("never", "x", 6)) {
+		t.Errorf("Delete of a document that is on its way = %v, %v: version 5 is not refused, or 6 is", deleted, err)
 	}
 }
 
@@ -198,7 +212,7 @@ func testChanges(t *testing.T, s Store) {
 		put(t, s, Record(id, "text "+id, Version+int64(i)))
 	}
 	put(t, s, Record("b", "newer", Version+9)) // moves to the end
-	if _, err := s.Delete(t.Context(), "minilm", "c"); err != nil {
+	if _, err := s.Delete(t.Context(), "minilm", "c", 0); err != nil {
 		t.Fatal(err)
 	}
 	all := changes(t, s, 0, 10)

@@ -107,21 +107,11 @@ func (f *Fleet) Model(ctx context.Context, alias string) (string, error) {
 	if alias != "" {
 		return alias, tasks.CheckModel(alias)
 	}
-	workers, err := f.Workers.List(ctx)
+	names, err := f.Models(ctx)
 	if err != nil {
 		return "", err
 	}
-	var names []string
-	for _, w := range workers {
-		names = append(names, w.Model)
-	}
-	if len(names) == 0 {
-		if names, err = f.used(ctx); err != nil {
-			return "", err
-		}
-	}
-	slices.Sort(names)
-	switch names = slices.Compact(names); len(names) {
+	switch len(names) {
 	case 0:
 		return "", errors.New("no worker has registered, nothing waits and no model was named: name it by --model")
 	case 1:
@@ -129,6 +119,26 @@ func (f *Fleet) Model(ctx context.Context, alias string) (string, error) {
 	default:
 		return "", fmt.Errorf("there are several models (%s): name one by --model", strings.Join(names, ", "))
 	}
+}
+
+// Models returns the aliases that living workers serve, sorted, or without workers those whose lanes hold tasks or whose
+// documents are stored.
+func (f *Fleet) Models(ctx context.Context) ([]string, error) {
+	workers, err := f.Workers.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, w := range workers {
+		names = append(names, w.Model)
+	}
+	if len(names) == 0 {
+		if names, err = f.used(ctx); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // used returns the models whose lanes hold something, or which write documents.
@@ -153,20 +163,6 @@ func (f *Fleet) used(ctx context.Context) ([]string, error) {
 // Search returns a service over the documents of alias.
 func (f *Fleet) Search(log *slog.Logger, alias string, opts *search.Options) *search.Service {
 	return search.New(log, alias, search.Parts{Queue: one{f}, Answers: answers{f}, Documents: f.Store}, opts)
-}
-
-// Documents looks up the documents of one alias.
-func (f *Fleet) Documents(alias string) Documents { return Documents{f.Store, alias} }
-
-// Documents is a store with the alias filled in.
-type Documents struct {
-	store *storeredis.Store
-	alias string
-}
-
-// Get returns the record of a document; the error wraps store.ErrNotFound if there is none.
-func (d Documents) Get(ctx context.Context, id string) (vector.Record, error) {
-	return d.store.Get(ctx, d.alias, id)
 }
 
 // A Status is a snapshot of the fleet, in JSON form.

@@ -3,9 +3,11 @@ package fleet
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
+	"github.com/embedfleet/embedfleet/gateway"
 	"github.com/embedfleet/embedfleet/internal/testkit"
 	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/registry"
@@ -65,7 +67,7 @@ func waiting(t *testing.T, f *Fleet) int64 {
 func TestQueriesNeedAWorker(t *testing.T) {
 	t.Parallel()
 	f := open(t, "")
-	gate := f.Gateway("m", nil)
+	gate := f.Gateway(slog.New(slog.DiscardHandler), []gateway.Model{{Alias: "m"}})
 	for _, tt := range []struct {
 		state  string
 		served bool
@@ -94,7 +96,7 @@ func TestQueriesNeedAWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Gateway("n", nil).Queue.Enqueue(t.Context(), []tasks.Task{doc}); err != nil || got[0].State != "enqueued" || got[0].Err != nil {
+	if got, err := f.Gateway(slog.New(slog.DiscardHandler), []gateway.Model{{Alias: "n"}}).Queue.Enqueue(t.Context(), []tasks.Task{doc}); err != nil || got[0].State != "enqueued" || got[0].Err != nil {
 		t.Errorf("a document: %+v, %v", got, err)
 	}
 }
@@ -103,7 +105,7 @@ func TestRequestIsWhole(t *testing.T) {
 	t.Parallel()
 	f := open(t, registry.StateReady)
 	f.Limit(queue.Limits{Queries: 3000})
-	gate := f.Gateway("m", nil)
+	gate := f.Gateway(slog.New(slog.DiscardHandler), []gateway.Model{{Alias: "m"}})
 	if got, err := gate.Queue.Enqueue(t.Context(), queries(t, 2048)); err != nil || len(got) != 2048 || got[2047].State != "enqueued" {
 		t.Fatalf("%d receipts, %v", len(got), err)
 	}
@@ -124,7 +126,7 @@ func TestRequestIsWhole(t *testing.T) {
 func TestCallerThatHangsUp(t *testing.T) {
 	t.Parallel()
 	f := open(t, registry.StateReady)
-	gate := f.Gateway("m", nil)
+	gate := f.Gateway(slog.New(slog.DiscardHandler), []gateway.Model{{Alias: "m"}})
 	ctx, hangUp := context.WithCancel(t.Context())
 	mine, others := queries(t, 500), queries(t, 5)
 	for _, list := range [][]tasks.Task{mine, others} {
@@ -164,7 +166,7 @@ func TestCallerThatHangsUp(t *testing.T) {
 func TestForgetNeedsNoWorkers(t *testing.T) {
 	t.Parallel()
 	f := open(t, registry.StateReady)
-	if _, err := f.Gateway("m", nil).Queue.Enqueue(t.Context(), queries(t, 2)); err != nil {
+	if _, err := f.Gateway(slog.New(slog.DiscardHandler), []gateway.Model{{Alias: "m"}}).Queue.Enqueue(t.Context(), queries(t, 2)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := f.Forget(t.Context(), "m"); !errors.Is(err, queue.ErrInUse) || n != 0 {

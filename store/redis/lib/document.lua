@@ -27,6 +27,16 @@ local function forget(stats, space, chunks)
 end
 
 
+-- gone returns a function that tells whether a document was deleted in the given version or a later one. Its key is
+-- nearly always empty, and then one look is enough for all.
+local function gone(key)
+  local some = redis.call('EXISTS', key) == 1
+  return function(id, version)
+    local deleted = some and redis.call('HGET', key, id)
+    return deleted and not less(deleted, version)
+  end
+end
+
 -- log gives documents that were written the next numbers of the change log, in their order.
 -- changes and seq are its keys.
 local function log(changes, seq, ids)

@@ -1,4 +1,4 @@
-"""OpenAI's own client for Python against a running gateway: python3 client.py BASE_URL TOKEN MODEL."""
+"""OpenAI's own client for Python against a running gateway: python3 own.py BASE_URL TOKEN MODEL."""
 import base64, struct, sys
 import openai
 
@@ -27,9 +27,9 @@ def refused(kind, code, **request):
 
 
 refused(openai.NotFoundError, "model_not_found", model="gpt", input="a")
-refused(openai.BadRequestError, "token_ids_not_supported", model=model, input=[1, 2, 3])
+assert client.embeddings.create(model=model, input=[9906, 1917]).usage.total_tokens > 0  # token ids of cl100k_base
 refused(openai.BadRequestError, "dimensions_not_supported", model=model, input="a", dimensions=3)
-refused(openai.UnprocessableEntityError, "invalid", model=model, input="")
+refused(openai.BadRequestError, "invalid_empty", model=model, input="")
 try:
     openai.OpenAI(base_url=base, api_key="not the token", max_retries=0).models.list()
     raise AssertionError("a wrong token passed")

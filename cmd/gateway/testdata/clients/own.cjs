@@ -1,4 +1,4 @@
-// OpenAI's own client for Node against a running gateway: node client.cjs BASE_URL TOKEN MODEL.
+// OpenAI's own client for Node against a running gateway: node own.cjs BASE_URL TOKEN MODEL.
 const assert = require("node:assert");
 const OpenAI = require("openai").default;
 
@@ -15,7 +15,7 @@ async function main() {
   for await (const m of client.models.list()) models.push(m.id);
   assert.deepEqual(models, [model]);
   await assert.rejects(client.embeddings.create({ model: "gpt", input: "a" }), (e) => e instanceof OpenAI.NotFoundError && e.code === "model_not_found");
-  await assert.rejects(client.embeddings.create({ model, input: [1, 2] }), (e) => e instanceof OpenAI.BadRequestError && e.param === "input");
+  await assert.rejects(client.embeddings.create({ model, input: [1, "a"] }), (e) => e instanceof OpenAI.BadRequestError && e.param === "input");
   const stranger = new OpenAI({ baseURL, apiKey: "not the token", maxRetries: 0 });
   await assert.rejects(stranger.models.list(), (e) => e instanceof OpenAI.AuthenticationError);
   console.log("ok", one.data[0].embedding.length, "dimensions");
