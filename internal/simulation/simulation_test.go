@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -19,6 +20,7 @@ var (
 	seeds = flag.Uint64("seeds", 0, "how many worlds TestSeeds lives through; 0 is a few")
 	first = flag.Uint64("first", 1, "the first of them")
 	logs  = flag.Bool("logs", false, "print what the fleet logs")
+	limit = flag.Duration("for", 0, "begin no more worlds after this time; 0 is no limit")
 )
 
 func TestMain(m *testing.M) {
@@ -42,12 +44,22 @@ func TestSeeds(t *testing.T) {
 	default:
 		count = 60
 	}
-	var next atomic.Uint64
+	var next, lived atomic.Uint64
 	next.Store(*first - 1)
+	begun := time.Now()
+	t.Cleanup(func() {
+		if n := lived.Load(); n < count {
+			t.Logf("%d of %d worlds; the others are left out after %v", n, count, time.Since(begun).Round(time.Second))
+		}
+	})
 	for range runtime.GOMAXPROCS(0) {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
 			for seed := next.Add(1); seed < *first+count && !t.Failed(); seed = next.Add(1) {
+				if *limit > 0 && time.Since(begun) > *limit {
+					return
+				}
+				lived.Add(1)
 				if o := run(t, newPlan(seed)); o.failed("") {
 					t.Error(explain(t, o))
 				}

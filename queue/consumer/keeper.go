@@ -36,7 +36,9 @@ func (p *pool) keep(ctx context.Context) {
 
 // forgotten reports whether no native call has had anything of a task for longer than it could have to wait for all
 // that the pool has in hand.
-func (p *pool) forgotten(r *run) bool { return r.clock.idle() > r.clock.bound+overtaken*p.limiter.ahead }
+func (p *pool) forgotten(r *run) bool {
+	return r.clock.idle() > r.clock.bound+overtaken*p.limiter.ahead
+}
 
 // still reports whether all of the pool's tasks are forgotten: nothing happens any more.
 func (p *pool) still() bool {
