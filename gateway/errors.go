@@ -38,6 +38,15 @@ func wrongParam(param, code, format string, args ...any) error {
 // soon is when to come back to a fleet that gives no better answer.
 const soon = 2 * time.Second
 
+// describe is the table for this gateway, which knows when what stands behind it is away.
+func (g *gateway) describe(err error) *requestError {
+	e := describe(err)
+	if e.status == http.StatusInternalServerError && g.opts.Unavailable != nil && g.opts.Unavailable(err) {
+		return &requestError{status: http.StatusServiceUnavailable, code: "unavailable", message: "the queue or the store is away: try again", after: soon}
+	}
+	return e
+}
+
 // describe is the one table from error to status. An error that knows when there will be room says so by
 // RetryAfter: that is "too many requests", by the rate at which the lane is drained.
 func describe(err error) *requestError {

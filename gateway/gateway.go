@@ -128,6 +128,9 @@ type Options struct {
 	Zone     string       // of days in filters, by default store.DefaultZone
 	Version  string       // of the program
 	Ready    func() error // why it is not ready; nil: it always is
+	// Unavailable reports whether an error is of what stands behind the gateway and is away: such a request is answered
+	// with 503 and Retry-After. Nil: none is.
+	Unavailable func(error) bool
 }
 
 type gateway struct {

@@ -84,7 +84,7 @@ func (g *gateway) route(op operation) http.Handler {
 			answer, err = g.do(w, r, op)
 		}
 		if err != nil {
-			e := describe(err)
+			e := g.describe(err)
 			if status = e.status; status >= http.StatusInternalServerError {
 				g.log.WarnContext(r.Context(), "request failed", "request", w.Header().Get(requestHeader), "path", r.URL.Path, "status", status, "err", err)
 			}
@@ -171,7 +171,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request, status int, answe
 	control := http.NewResponseController(w)
 	ml, give, err := g.mails.take(s.size(), func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) })
 	if err != nil {
-		e := describe(err)
+		e := g.describe(err)
 		e.headers(w.Header())
 		g.send(w, r, e.status, e.openAI())
 		return

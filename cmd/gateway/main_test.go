@@ -215,6 +215,9 @@ func TestReadyWithoutRedis(t *testing.T) {
 	s := start(t)
 	s.rdb.Kill()
 	s.await("the loss of Redis", func() bool { status, _ := s.ask("GET", s.probes+"/readyz", ""); return status == 503 })
+	if status, body := s.ask("GET", s.api+"/v1/documents/d1", ""); status != 503 || !strings.Contains(body, "unavailable") {
+		t.Errorf("without Redis a request is answered with %d %s, want 503", status, body)
+	}
 	s.expect("GET", s.probes+"/livez", "", 200, "ok")
 	s.rdb.Start()
 	s.await("readiness", func() bool { status, _ := s.ask("GET", s.probes+"/readyz", ""); return status == 200 })

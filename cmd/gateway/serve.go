@@ -26,9 +26,7 @@ import (
 )
 
 const (
-	pingEvery = 2 * time.Second
-	unreached = 10 * time.Second // without Redis a gateway is not ready after that
-	grace     = 10 * time.Second // for requests under way when it is told to stop
+	grace = 10 * time.Second // for requests under way when it is told to stop
 
 	spareConns = 8 // to Redis, for probes and figures
 )
@@ -48,8 +46,8 @@ type app struct {
 	models  []gateway.Model
 	parts   gateway.Parts
 	metrics *monitoring.Gateway
-	reached atomic.Int64 // Redis, last, in Unix nanoseconds
-	leaving atomic.Bool  // told to stop
+	redis   *queue.Probe
+	leaving atomic.Bool // told to stop
 }
 
 // serve runs until it is told to stop: then it is not ready any more, requests under way get a grace, and the
@@ -81,7 +79,7 @@ func (a *app) serve(cmd *cobra.Command, _ []string) error {
 	last, end := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer end()
 	group, ctx := errgroup.WithContext(cmd.Context())
-	group.Go(func() error { return a.ping(ctx) })
+	group.Go(func() error { return a.redis.Run(ctx) })
 	group.Go(func() error {
 		defer end()
 		return a.answer(ctx, front, routes)
@@ -119,7 +117,7 @@ func (a *app) settle(ctx context.Context) (err error) {
 	}
 	a.parts = a.fleet.Gateway(a.log, a.models)
 	a.metrics = monitoring.NewGateway(version(), monitoring.NewLanes(lanes.Reader(a.fleet.Lanes, aliases(a.models)...)))
-	a.reached.Store(time.Now().UnixNano())
+	a.redis = queue.NewProbe(a.rdb)
 	return nil
 }
 
@@ -161,7 +159,7 @@ func (a *app) untraced(err error) {
 func (a *app) routes() (http.Handler, error) {
 	a.parts.Metrics = a.metrics.Handler()
 	api, err := gateway.New(a.log, a.parts, &gateway.Options{
-		Tokens: a.cfg.tokens, Hosts: a.cfg.hosts, Origins: a.cfg.origins, Requests: a.cfg.requests, Zone: a.cfg.zone, Version: version(), Ready: a.ready,
+		Tokens: a.cfg.tokens, Hosts: a.cfg.hosts, Origins: a.cfg.origins, Requests: a.cfg.requests, Zone: a.cfg.zone, Version: version(), Ready: a.ready, Unavailable: queue.Unavailable,
 	})
 	if err != nil {
 		return nil, err
@@ -198,22 +196,6 @@ func (a *app) answer(ctx context.Context, l net.Listener, routes http.Handler) e
 	return fmt.Errorf("serving HTTP: %w", err)
 }
 
-// ping notes whether Redis answers, until ctx ends.
-func (a *app) ping(ctx context.Context) error {
-	ticker := time.NewTicker(pingEvery)
-	defer ticker.Stop()
-	for ctx.Err() == nil {
-		if err := a.rdb.Ping(ctx).Err(); err == nil {
-			a.reached.Store(time.Now().UnixNano())
-		}
-		select {
-		case <-ctx.Done():
-		case <-ticker.C:
-		}
-	}
-	return nil
-}
-
 func (a *app) health() monitoring.Health {
 	return monitoring.Health{Live: func() error { return nil }, Ready: a.ready, Status: a.status}
 }
@@ -222,10 +204,7 @@ func (a *app) ready() error {
 	if a.leaving.Load() {
 		return errors.New("stopping")
 	}
-	if away := time.Since(time.Unix(0, a.reached.Load())); away > unreached {
-		return fmt.Errorf("redis was not reached for %v", away.Round(time.Second))
-	}
-	return nil
+	return a.redis.Err()
 }
 
 // status is the answer of /statusz.

@@ -21,6 +21,7 @@ import (
 	"github.com/embedfleet/embedfleet/cmd/internal/engine"
 	"github.com/embedfleet/embedfleet/internal/trace"
 	"github.com/embedfleet/embedfleet/monitoring"
+	"github.com/embedfleet/embedfleet/queue"
 	"github.com/embedfleet/embedfleet/queue/consumer"
 	"github.com/embedfleet/embedfleet/queue/upkeep"
 	"github.com/embedfleet/embedfleet/registry"
@@ -55,7 +56,8 @@ type worker struct {
 
 	settling sync.Mutex // held while settings change
 
-	mu       sync.Mutex // guards the fields below; never held while anything is waited for
+	mu       sync.Mutex   // guards the fields below; never held while anything is waited for
+	redis    *queue.Probe // nil before there is a connection
 	state    string
 	since    time.Time
 	reason   string
@@ -120,6 +122,9 @@ func (w *worker) withRedis(ctx context.Context) error {
 	rdb := w.cfg.conn.Client()
 	defer rdb.Close()
 	w.events = registry.NewEvents(rdb)
+	w.mu.Lock()
+	w.redis = queue.NewProbe(rdb)
+	w.mu.Unlock()
 	ctx, finish := context.WithCancel(ctx)
 	defer finish()
 	w.finish = finish
@@ -161,6 +166,7 @@ func (w *worker) beside(ctx context.Context, rdb redis.UniversalClient) (quiet f
 		_ = registry.NewControl(rdb).Follow(ctx, w.log, self, w.obey)
 	})
 	running.Go(func() { w.watchPulse(ctx) })
+	running.Go(func() { _ = w.redis.Run(ctx) })
 	return func() { silence(); running.Wait() }
 }
 

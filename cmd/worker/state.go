@@ -41,7 +41,7 @@ func (w *worker) liveness() error {
 // readiness reports why the worker takes no tasks, or none that it can do.
 func (w *worker) readiness() error {
 	w.mu.Lock()
-	state, since, reason, server := w.state, w.since, w.reason, w.consumer
+	state, since, reason, server, redis := w.state, w.since, w.reason, w.consumer, w.redis
 	w.mu.Unlock()
 	if state != registry.StateReady {
 		err := fmt.Errorf("%s since %v", state, time.Since(since).Round(time.Second))
@@ -51,6 +51,9 @@ func (w *worker) readiness() error {
 		return err
 	}
 	if err := w.liveness(); err != nil {
+		return err
+	}
+	if err := redis.Err(); err != nil {
 		return err
 	}
 	if since, cause := server.Held(); cause != nil {

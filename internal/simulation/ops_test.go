@@ -113,7 +113,7 @@ func (o op) decisions() (list []decision) {
 
 // records returns what a put or a refresh says of each document: its version first, its text's hash, its id last.
 func (o op) records() [][]string {
-	const shared = 4 // keys before those of the documents
+	const shared = 5 // keys before those of the documents
 	rest := o.args[1:]
 	return slices.Collect(slices.Chunk(rest, len(rest)/(len(o.keys)-shared)))
 }
@@ -139,7 +139,7 @@ var opNames = map[string]string{
 	"SCRIPT lane:t:*": opCarry,
 
 	"SCRIPT ef:{m}:space": opClaimSpace,
-	"SCRIPT ef:{m}:changes ef:{m}:seq ef:{m}:space ef:{m}:stats ef:{m}:doc:*": opPut,
+	"SCRIPT ef:{m}:changes ef:{m}:seq ef:{m}:space ef:{m}:stats ef:{m}:gone ef:{m}:doc:*": opPut,
 
 	"SCRIPT lane:active lane:lease lane:pending own:counts lane:t:*":                             opReap,
 	"SCRIPT lane:scheduled lane:pending":                                                         opForward,
@@ -149,6 +149,8 @@ var opNames = map[string]string{
 	"SCRIPT lane:archived lane:active lane:lease own:dead own:dead:causes lane:t:* own:letter:*": opBury,
 
 	"SCRIPT ef:{crawl:feed}:job:crawl ef:{crawl:feed}:slots:crawl ef:{crawl:feed}:lease:crawl ef:{crawl:feed}:pause": opClaim,
+	"SCRIPT ef:{crawl:feed}:job:crawl ef:{crawl:feed}:slots:crawl ef:{crawl:feed}:lease:crawl ef:{crawl:feed}:pause " +
+		"ef:{crawl:feed}:runs:crawl": opFinish,
 	"SCRIPT ef:{crawl:feed}:lease:crawl": opRenewSlot,
 	"ZADD ef:{crawl:feed}:seen":          opMark,
 }

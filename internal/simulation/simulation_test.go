@@ -131,7 +131,7 @@ func TestSameSeedSameHistory(t *testing.T) {
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	left := func(f fault) bool {
-		return f.Kind == away || f.Kind == retired || slices.Contains([]string{opClaim, opRenewSlot, opFinish, opMark}, f.Op)
+		return f.Kind == away || f.Kind == demoted || f.Kind == retired || slices.Contains([]string{opClaim, opRenewSlot, opFinish, opMark}, f.Op)
 	}
 	count := 10
 	if testing.Short() {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -129,6 +130,8 @@ type Consumer struct {
 	began time.Time
 	grace time.Duration
 	pools []*pool
+	// demoted is set when a node refused a write because it is a replica: behind a stable name there may be another one.
+	demoted atomic.Bool
 }
 
 // New returns a consumer of lanes, at least one, of the model called alias. It does no I/O before Run. The Redis client
@@ -151,6 +154,7 @@ func New(rdb redis.UniversalClient, alias string, lanes []tasks.Lane, h Handler,
 			continue
 		}
 		p.fetcher.holder = c.id
+		p.demoted = func() { c.demoted.Store(true) }
 		if plan.alone {
 			p.others = slices.Clone(others)
 		}
@@ -177,6 +181,7 @@ type pool struct {
 	batchMax int
 	deadline time.Duration
 	worker   string
+	demoted  func()
 	turn     int // of Run's goroutine
 
 	running sync.WaitGroup // batches
@@ -261,6 +266,9 @@ func (p *pool) run(ctx context.Context) {
 			return
 		case err != nil:
 			p.log.Warn("leasing tasks failed", "err", err)
+			if redis.IsReadOnlyError(err) {
+				p.demoted()
+			}
 			wire.Pause(ctx, fetchPause)
 		case got.dropped == 0:
 			p.notifier.wait(ctx)

@@ -96,6 +96,11 @@ func (c *Consumer) listen(ctx context.Context) {
 	subscription := c.rdb.Subscribe(ctx, channels...)
 	defer func() { _ = subscription.Close() }() // its connection goes with the client at the latest
 	for ctx.Err() == nil {
+		if c.demoted.CompareAndSwap(true, false) { // on a node that is a replica now nobody says anything
+			_ = subscription.Close()
+			subscription = c.rdb.Subscribe(ctx, channels...)
+			c.hears(false)
+		}
 		event, err := subscription.ReceiveTimeout(ctx, hearFor)
 		if silence, ok := errors.AsType[net.Error](err); ok && silence.Timeout() {
 			continue
@@ -116,11 +121,16 @@ func (c *Consumer) listen(ctx context.Context) {
 			}
 		}
 		if err != nil {
-			for _, p := range c.pools {
-				p.notifier.hears(false)
-			}
+			c.hears(false)
 			wire.Pause(ctx, hearAgain)
 		}
+	}
+}
+
+// hears tells all pools whether producers are heard.
+func (c *Consumer) hears(heard bool) {
+	for _, p := range c.pools {
+		p.notifier.hears(heard)
 	}
 }
 
