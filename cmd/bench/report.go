@@ -65,8 +65,8 @@ type promise struct {
 // promises are measured round by round, so that a machine whose speed drifts drifts under both sides.
 var promises = []promise{
 	{"engine_vs_fp32_limit", "engine", "fp32_limit", 0.90},
-	{"engine_vs_plain_ort", "engine", "plain_ort", 1.10},
-	{"fleet_vs_engine", "fleet", "engine", 0.95},
+	{"engine_vs_plain_ort", "engine", "plain_ort", 1.30},
+	{"fleet_vs_engine", "fleet", "engine", 0.93},
 	{"fleet_vs_naive_asynq", "fleet", "naive_asynq", 1.5},
 }
 

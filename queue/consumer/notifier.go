@@ -95,6 +95,7 @@ func (c *Consumer) listen(ctx context.Context) {
 	// The library's own channel of messages has goroutines that outlive ctx while Redis is away.
 	subscription := c.rdb.Subscribe(ctx, channels...)
 	defer func() { _ = subscription.Close() }() // its connection goes with the client at the latest
+	warned := false
 	for ctx.Err() == nil {
 		if c.demoted.CompareAndSwap(true, false) { // on a node that is a replica now nobody says anything
 			_ = subscription.Close()
@@ -121,6 +122,10 @@ func (c *Consumer) listen(ctx context.Context) {
 			}
 		}
 		if err != nil {
+			if ctx.Err() == nil && !warned && redis.IsPermissionError(err) {
+				warned = true
+				c.log.Warn("producers are not heard, lanes are looked at often instead: the user needs &asynq:* and &embedfleet:*", "err", err)
+			}
 			c.hears(false)
 			wire.Pause(ctx, hearAgain)
 		}
