@@ -255,7 +255,6 @@ func (p *pool) run(ctx context.Context) {
 		l, got, err := p.fetch(ctx, r)
 		if len(got.tasks) > 0 {
 			b, runs := p.begin(l, got, probe)
-			b.free = sync.OnceFunc(func() { p.alone.Release(1) })
 			p.running.Go(func() { p.execute(b, runs) })
 			continue
 		}

@@ -57,10 +57,11 @@ func (p *pool) execute(b *batch, runs []*run) {
 	}
 }
 
-// begin takes in hand what was leased: from now on its leases are renewed.
+// begin takes in hand what was leased: from now on its leases are renewed. The batch has one of the pool's weight.
 func (p *pool) begin(l *lane, got lease, probe bool) (*batch, []*run) {
 	b := &batch{lane: l, holder: got.holder, probe: probe, runs: map[*run]struct{}{}, inside: map[*run]struct{}{}}
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
+	b.free = sync.OnceFunc(func() { p.alone.Release(1) })
 	runs := make([]*run, len(got.tasks))
 	rate, _ := p.limiter.rate.perSecond()
 	for i, t := range got.tasks {

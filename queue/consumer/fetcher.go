@@ -49,8 +49,10 @@ type leased struct {
 	work        float64
 }
 
-// fetch leases what there is room for from a lane.
+// fetch leases what there is room for from a lane. It does not end with ctx: what Redis has leased must be heard of.
 func (f *fetcher) fetch(ctx context.Context, l *lane, r room) (lease, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
 	f.leases++
 	out := lease{holder: f.holder + ":" + strconv.Itoa(f.leases), at: time.Now()}
 	k := l.keys
