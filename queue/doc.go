@@ -20,7 +20,8 @@
 //	asynq:{embed:<alias>:<lane>}:pending is also a channel, on which producers announce new tasks
 //	asynq:servers, asynq:workers, and one key each per consumer: what asynq's tools show of it
 //	embedfleet:calls:<worker>           HASH  tasks inside a native call of the worker, TTL 1 h
-//	embedfleet:sweep                    whose turn it is to sweep the lanes, TTL 0.9 s
+//	{embedfleet:sweep}:turn             somebody has the turn to sweep the lanes, TTL 0.9 s
+//	{embedfleet:sweep}:state            HASH  when that was last, and what was done
 //
 // The keys of our own beside a lane's are in its hash slot; <lane> is {embed:<alias>:<lane>}, with the braces.
 //

@@ -115,6 +115,9 @@ func (p *Probe) ask(ctx context.Context) {
 // Err returns why Redis takes no writes, nil while it does. One write that failed is no verdict where the connection
 // broke; what Redis itself says is one at once.
 func (p *Probe) Err() error {
+	if p == nil { // nobody has asked
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	away := time.Since(p.good)

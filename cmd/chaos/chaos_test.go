@@ -59,7 +59,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	p, err := parse([]string{"-traps", ""}, none)
-	if err != nil || len(p.traps) != 0 || p.texts != 5000 || p.workers != 3 || p.redisKills != 2 || p.bound != 35*time.Second {
+	if err != nil || len(p.traps) != 0 || p.texts != 5000 || p.workers != 3 || p.redisKills != 2 || p.bound != 10*time.Second {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if p, err = parse(nil, none); err != nil || len(p.traps) != len(allTraps) {
@@ -136,23 +136,24 @@ func TestWatcher(t *testing.T) {
 	t.Parallel()
 	begun := time.Unix(1_700_000_000, 0)
 	at := func(s int) time.Time { return begun.Add(time.Duration(s) * time.Second) }
-	w := newWatcher(testkit.Logger(t), nil, func() []time.Time { return []time.Time{at(-9), at(3), at(4)} })
+	w := newWatcher(testkit.Logger(t), nil, func() []time.Time { return []time.Time{at(-9), at(1), at(2)} })
 	lease := func(id string, renewed int) queue.Lease {
 		return queue.Lease{ID: id, Lane: tasks.Live, Until: at(renewed).Add(leaseTime)}
 	}
 	w.see(at(1), []queue.Lease{lease("done", 0), lease("orphan", 0), lease("busy", 0), lease("late", 0)})
-	w.see(at(6), []queue.Lease{lease("orphan", 0), lease("busy", 5), lease("late", 0)})
-	w.answered(at(10), false)
-	w.answered(at(14), true) // away for 4 s and the look before it
-	w.see(at(21), []queue.Lease{lease("orphan", 0), lease("busy", 20), lease("late", 0)})
-	w.see(at(33), []queue.Lease{lease("busy", 32), lease("late", 0)})
-	w.see(at(34), []queue.Lease{lease("orphan", 34), lease("busy", 32), lease("late", 34)})
+	w.see(at(3), []queue.Lease{lease("orphan", 0), lease("busy", 2), lease("late", 0)})
+	w.answered(at(4), false)
+	w.answered(at(6), true) // away for 2 s and the look before it
+	w.see(at(6), []queue.Lease{lease("orphan", 0), lease("busy", 6), lease("late", 0)})
+	w.see(at(8), []queue.Lease{lease("orphan", 0), lease("busy", 8), lease("late", 0)})
+	w.see(at(9), []queue.Lease{lease("busy", 8), lease("late", 0)})
+	w.see(at(10), []queue.Lease{lease("orphan", 10), lease("busy", 10), lease("late", 10)})
 	median, longest, n := w.times()
-	if want := 31*time.Second - 4*time.Second - lookEvery; n != 2 || longest != want || median < 25*time.Second {
+	if want := 9*time.Second - 2*time.Second - lookEvery; n != 2 || longest != want || median < 5*time.Second {
 		t.Errorf("%d recoveries, p50 %v, max %v, want 2, max %v", n, median, longest, want)
 	}
 	w.charge([]queue.Failure{{ID: "a", Cause: "asynq: task lease expired"}, {ID: "b", Retried: 1, Cause: "storing: dial tcp: connection refused"}})
-	w.charge([]queue.Failure{{ID: "a", Cause: "asynq: task lease expired"}, {ID: "trap", Cause: "any"}, {ID: "slow", Cause: "context deadline exceeded"}})
+	w.charge([]queue.Failure{{ID: "a", Cause: "asynq: task lease expired"}, {ID: "trap", Cause: "any"}, {ID: "slow", Cause: "the model worked on it for 3s and did not finish"}})
 	if got, want := w.burnt(map[string]bool{"trap": true}), (toll{redis: 1, deadline: 1, crash: 1, example: "asynq: task lease expired"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

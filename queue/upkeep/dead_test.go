@@ -61,7 +61,7 @@ func kill(t *testing.T, rdb *redis.Client, list ...tasks.Task) {
 	for _, lane := range tasks.Lanes {
 		archive(t, rdb, wire.KeysOf("m", lane))
 	}
-	if err := New(rdb, nil).sweep(t.Context()); err != nil {
+	if err := New(rdb, nil).sweep(t.Context(), round{read: true, trim: true}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -73,6 +73,7 @@ func TestLetterTellsAll(t *testing.T) {
 		_, rdb := testkit.MiniRedis(t)
 		h := queuetest.NewRecorder(func(context.Context, tasks.Task) error { return errors.New("store is away") })
 		queuetest.Serve(t, rdb, h, &consumer.Options{Worker: "w1"}, tasks.Live)
+		sweep(t, rdb) // sends retries back
 		began := time.Now()
 		doc := document(t, tasks.Live, "dart:1", "dart")
 		receipts := enqueue(t, queue.NewClient(rdb, &queue.ClientOptions{MaxRetry: 2}), doc)
@@ -121,7 +122,7 @@ func TestArchiveBecomesLetters(t *testing.T) {
 
 	done := make(chan error)
 	for range 3 { // three processes at once
-		go func() { done <- New(rdb, nil).sweep(context.Background()) }()
+		go func() { done <- New(rdb, nil).sweep(context.Background(), round{read: true, trim: true}) }()
 	}
 	for range 3 {
 		if err := <-done; err != nil {
@@ -256,7 +257,7 @@ func TestTrim(t *testing.T) {
 		rdb.ZAdd(t.Context(), k.Dead(), redis.Z{Score: float64(time.Now().Add(-maxLetterAge - time.Minute).UnixMilli()), Member: fmt.Sprintf("t%d", i)})
 	}
 	for range 2 { // again is no error
-		if err := New(rdb, nil).sweep(t.Context()); err != nil {
+		if err := New(rdb, nil).sweep(t.Context(), round{read: true, trim: true}); err != nil {
 			t.Fatal(err)
 		}
 	}

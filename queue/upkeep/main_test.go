@@ -95,7 +95,7 @@ func sweep(t *testing.T, rdb *redis.Client) (stop func()) {
 // sweepOnce is one look of a process that has been there for long.
 func sweepOnce(t *testing.T, rdb redis.UniversalClient) {
 	t.Helper()
-	if err := New(rdb, &Options{Models: []string{"m"}}).sweep(context.WithoutCancel(t.Context())); err != nil {
+	if err := New(rdb, &Options{Models: []string{"m"}}).sweep(context.WithoutCancel(t.Context()), round{read: true, trim: true}); err != nil {
 		t.Fatal(err)
 	}
 }

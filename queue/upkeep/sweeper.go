@@ -45,6 +45,9 @@ var forwardLua string
 //go:embed expire.lua
 var expireLua string
 
+//go:embed turn.lua
+var turnLua string
+
 //go:embed retire.lua
 var retireLua string
 
@@ -53,10 +56,11 @@ const (
 	// somebody gets one every second, whoever died.
 	sweepEvery = time.Second
 	turnLasts  = 900 * time.Millisecond
-	turnKey    = "embedfleet:sweep"
+	turnKey    = "{embedfleet:sweep}:turn"
+	stateKey   = "{embedfleet:sweep}:state"
 
-	// gap is a break between two answers of Redis after which, for the time of the grace, nothing is taken back
-	// and nobody is charged: while Redis or this process was away, workers could not say that they live.
+	// gap is a break between two sweeps of the fleet after which, for the time of the grace, nothing is taken back
+	// and nobody is charged: while Redis was away, workers could not say that they live.
 	gap   = 3 * time.Second
 	grace = registry.WorkerTTL
 
@@ -80,16 +84,10 @@ type Sweeper struct {
 	workers *registry.Workers
 	named   []string
 
-	reap, bury, carry, leave, forward, expire, retire wire.Script
+	reap, bury, carry, leave, forward, expire, turn, retire wire.Script
 
 	client *queue.Client // puts tasks into quarantine
 	dead   *Dead
-
-	// Of Run's goroutine only:
-	trimmed time.Time // when letters were
-	read    time.Time // when all leases were
-	last    time.Time // when Redis last answered
-	sparing time.Time // until then nobody is taken back from, or charged
 }
 
 // New returns a sweeper; nothing happens before Run. The Redis client is the caller's.
@@ -105,6 +103,7 @@ func New(rdb redis.UniversalClient, opts *Options) *Sweeper {
 		leave:   wire.NewScript(leaveLua),
 		forward: wire.NewScript(forwardLua),
 		expire:  wire.NewScript(expireLua),
+		turn:    wire.NewScript(turnLua),
 		retire:  wire.NewScript(retireLua),
 		client:  queue.NewInsider(rdb),
 		dead:    NewDead(rdb),
@@ -134,33 +133,34 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	return nil
 }
 
+// A round is what a sweep is to do, and not to do.
+type round struct {
+	sparing bool // nobody is taken back from, or charged
+	read    bool // leases and active tasks are compared one by one
+	trim    bool // letters are trimmed, and old marks forgotten
+}
+
 // tick sweeps if it is this process's turn.
 func (s *Sweeper) tick(ctx context.Context) error {
-	mine, err := s.rdb.SetNX(ctx, turnKey, 1, turnLasts).Result()
+	ms := time.Duration.Milliseconds
+	answer, err := s.turn.Run(ctx, s.rdb, []string{turnKey, stateKey}, ms(turnLasts), ms(gap), ms(grace), ms(readEvery), ms(trimEvery)).Int64Slice()
 	if err != nil {
 		return fmt.Errorf("asking for the turn: %w", err)
 	}
-	now := time.Now()
-	if now.Sub(s.last) > gap {
-		s.sparing = now.Add(grace)
-	}
-	s.last = now
-	if !mine {
+	if len(answer) != 3 {
 		return nil
 	}
-	return s.sweep(ctx)
+	return s.sweep(ctx, round{sparing: answer[0] == 1, read: answer[1] == 1, trim: answer[2] == 1})
 }
 
 // sweep looks at every lane once. One lane's fault does not keep it from the others.
-func (s *Sweeper) sweep(ctx context.Context) error {
+func (s *Sweeper) sweep(ctx context.Context, r round) error {
 	models, err := s.lanes.Models(ctx)
 	if err != nil {
 		return err
 	}
-	trim := due(&s.trimmed, trimEvery)
-	read := due(&s.read, readEvery)
 	lanes := s.lanesOf(models)
-	needs, err := s.glance(ctx, lanes, read)
+	needs, err := s.glance(ctx, lanes, r.read)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 	var errs []error
 	for i, need := range needs {
 		l := lanes[i]
-		if need.reap && crashed == nil && time.Now().After(s.sparing) {
+		if need.reap && crashed == nil && !r.sparing {
 			if crashed, err = s.readCandidates(ctx); err != nil {
 				return fmt.Errorf("reading the calls of dead workers: %w", err)
 			}
@@ -176,20 +176,11 @@ func (s *Sweeper) sweep(ctx context.Context) error {
 		if err := l.tidy(ctx, need, crashed); err != nil {
 			errs = append(errs, fmt.Errorf("lane %s of %s: %w", l.lane, l.model, err))
 		}
-		if trim {
+		if r.trim {
 			errs = append(errs, l.trim(ctx), l.forgetCancelled(ctx))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// due reports whether it is time again, and if so takes note.
-func due(last *time.Time, every time.Duration) bool {
-	if time.Since(*last) < every {
-		return false
-	}
-	*last = time.Now()
-	return true
 }
 
 // lanesOf returns the lanes of the models, those of this process's own first.

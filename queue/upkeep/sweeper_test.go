@@ -62,7 +62,7 @@ func TestTurnsOfTheFleet(t *testing.T) {
 			count.mu.Unlock()
 			time.Sleep(time.Duration(seconds) * time.Second)
 			count.mu.Lock()
-			asked, swept := count.by["set"], count.by["smembers"]
+			asked, swept := count.by["evalsha"], count.by["smembers"]
 			count.mu.Unlock()
 			if asked < seconds*processes-processes || asked > seconds*processes+processes {
 				t.Errorf("%d processes asked %d times for the turn in %d s", processes, asked, seconds)
@@ -94,8 +94,7 @@ func TestIdleLanesCostOneCommand(t *testing.T) {
 	count := &counted{by: map[string]int{}}
 	rdb.AddHook(count.hook())
 	s := New(rdb, nil)
-	s.trimmed = time.Now()
-	if err := s.sweep(t.Context()); err != nil {
+	if err := s.sweep(t.Context(), round{read: true}); err != nil {
 		t.Fatal(err)
 	}
 	if n, want := count.total(), 1+(models+1)*len(tasks.Lanes); n != want {
@@ -227,7 +226,7 @@ func TestSweepOnRedis(t *testing.T) {
 	lease(t, rdb, tasks.Live, 3)                            // t1, t2, t3
 	rdb.HSet(ctx, k.Task("t2"), "crashes", quarantineAfter)
 	rdb.Del(ctx, k.Lease())
-	if err := New(rdb, nil).sweep(ctx); err != nil {
+	if err := New(rdb, nil).sweep(ctx, round{read: true, trim: true}); err != nil {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]string{"t0": "pending", "t1": "pending", "t2": "", "t3": "pending", "t4": "pending"} {
@@ -301,15 +300,13 @@ func TestSweepsAtAGlance(t *testing.T) {
 			lease(t, rdb, tasks.Live, 1)
 			c.damage(ctx, rdb, k)
 			m := New(rdb, nil)
-			m.read = time.Now()
-			for _, want := range []string{c.glanced, c.compared} {
-				if err := m.sweep(ctx); err != nil {
+			for i, want := range []string{c.glanced, c.compared} {
+				if err := m.sweep(ctx, round{read: i > 0}); err != nil {
 					t.Fatal(err)
 				}
 				if got := queuetest.Whereabouts(t, rdb, k, "t0"); got != want {
 					t.Errorf("t0 is in %q, want %q", got, want)
 				}
-				m.read = time.Now().Add(-readEvery)
 			}
 		})
 	}
