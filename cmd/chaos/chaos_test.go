@@ -59,7 +59,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	p, err := parse([]string{"-traps", ""}, none)
-	if err != nil || len(p.traps) != 0 || p.texts != 5000 || p.workers != 3 || p.redisKills != 2 || p.bound != 35*time.Second {
+	if err != nil || len(p.traps) != 0 || p.texts != 5000 || p.workers != 3 || p.redisKills != 2 || p.bound != 10*time.Second {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if p, err = parse(nil, none); err != nil || len(p.traps) != len(allTraps) {
