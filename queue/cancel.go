@@ -66,6 +66,7 @@ type takeOutMode string
 const (
 	toCancel takeOutMode = "1"
 	toMove   takeOutMode = "0" // only those that wait are taken out, and leave no mark
+	toCount  takeOutMode = ""  // none is; the script never hears of it
 )
 
 // takeOut runs the script for at most cancelTasks ids, looking at the places first to last of a long line.

@@ -51,6 +51,16 @@ type Removal struct {
 	Refused int `json:"refused"` // can't be moved: queries, and what is not a task of ours
 }
 
+// CountWaiting returns how many tasks of a model wait that f wants. What comes or goes meanwhile may be counted twice
+// or not at all. With an error it is how many were seen until then.
+func (l *Lanes) CountWaiting(ctx context.Context, model string, f Filter) (int, error) {
+	r := removing{lanes: l, model: model, filter: f, mode: toCount}
+	if err := r.run(ctx); err != nil {
+		return r.sum.Chosen, fmt.Errorf("counting waiting tasks of %s: %w", model, err)
+	}
+	return r.sum.Chosen, nil
+}
+
 // CancelWaiting cancels the tasks of a model that wait and that f wants, see [Lanes.Cancel]. Tasks that come
 // meanwhile may be missed. progress, which may be nil, is called now and then.
 func (l *Lanes) CancelWaiting(ctx context.Context, model string, f Filter, progress func(Removal)) (Removal, error) {
@@ -79,7 +89,7 @@ func (l *Lanes) Move(ctx context.Context, model string, f Filter, to tasks.Lane,
 	return r.sum, nil
 }
 
-// A removing is one call of CancelWaiting or Move under way.
+// A removing is one call of CountWaiting, CancelWaiting or Move under way.
 type removing struct {
 	lanes    *Lanes
 	model    string
@@ -128,6 +138,10 @@ func (r *removing) walk(ctx context.Context, k wire.Keys, list string) error {
 		}
 		chosen := slices.DeleteFunc(all, func(w waitingTask) bool { return !r.filter.wants(w) })
 		r.sum.Chosen += len(chosen)
+		if r.mode == toCount {
+			first += len(ids)
+			continue
+		}
 		if chosen, err = r.carry(ctx, chosen); err != nil {
 			return err
 		}
@@ -155,7 +169,7 @@ func (r *removing) read(ctx context.Context, k wire.Keys, ids []string) ([]waiti
 	for i, id := range ids {
 		list[i].id = id
 	}
-	if r.mode == toCancel && len(r.filter.Sources)+len(r.filter.IDs) == 0 {
+	if r.mode != toMove && len(r.filter.Sources)+len(r.filter.IDs) == 0 {
 		return list, nil
 	}
 	cmds := make([]*redis.SliceCmd, len(ids))

@@ -96,6 +96,35 @@ func TestCancelWaiting(t *testing.T) {
 	}
 }
 
+// TestCountWaiting counts what the same filter would take out, and takes nothing.
+func TestCountWaiting(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.RedisServer(t).Client()
+	ctx, lanes := t.Context(), NewLanes(rdb)
+	_, news := fleetOf(t, rdb, tasks.Backfill, 700)
+	dart, _ := fleetOf(t, rdb, tasks.Live, 3)
+	begin(t, rdb, news[7])
+	before := rdb.DBSize(ctx).Val()
+	for _, tt := range []struct {
+		filter Filter
+		want   int
+	}{
+		{Filter{}, 1405}, {Filter{Lanes: []tasks.Lane{tasks.Live}}, 6}, {Filter{Lanes: []tasks.Lane{tasks.Query}}, 0},
+		{Filter{Sources: []string{"news"}}, 702}, {Filter{Sources: []string{"news"}, Lanes: []tasks.Lane{tasks.Backfill}}, 699},
+		{Filter{IDs: []string{dart[1].ID, "backfill-news-0", "nobody"}}, 2}, {Filter{IDs: []string{news[7].ID}}, 0},
+	} {
+		if n, err := lanes.CountWaiting(ctx, "m", tt.filter); n != tt.want || err != nil {
+			t.Errorf("%+v: %d, %v, want %d", tt.filter, n, err, tt.want)
+		}
+	}
+	if after := rdb.DBSize(ctx).Val(); after != before || rdb.LLen(ctx, wire.KeysOf("m", tasks.Backfill).Pending()).Val() != 1397 {
+		t.Errorf("counting changed Redis: %d keys were %d", after, before)
+	}
+	if _, err := lanes.CountWaiting(ctx, "m", Filter{Lanes: []tasks.Lane{"express"}}); err == nil {
+		t.Error("a lane that is none was counted")
+	}
+}
+
 func TestMove(t *testing.T) {
 	t.Parallel()
 	rdb := testkit.RedisServer(t).Client()

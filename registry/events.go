@@ -35,6 +35,10 @@ const (
 	EventResumed  = "lane resumed"
 	EventReplayed = "dead letters replayed"
 	EventDropped  = "dead letters dropped"
+
+	EventCancelled = "waiting texts cancelled"
+	EventMoved     = "waiting texts moved"
+	EventForgotten = "alias forgotten"
 )
 
 // An Event is one thing that changed in the fleet, for people: the audit line of what somebody did, or what

@@ -178,7 +178,7 @@ func TestCancelAndMoveWhileSomebodyWaits(t *testing.T) {
 	startWorker(t, redis)
 	c.ends(1, "; 1 stored, 2 failed, 0 open, 0 lost", "failed: the task was cancelled")
 	status, out, errs := call(t, redis, "", "fleet", "events")
-	expect(t, status, 0, out+errs, eventCancelled, "2 cancelled", eventMoved, "1 moved to backfill")
+	expect(t, status, 0, out+errs, registry.EventCancelled, "2 cancelled", registry.EventMoved, "1 moved to backfill")
 }
 
 // The producer is told of a text that no replica has.
@@ -229,7 +229,7 @@ func TestForget(t *testing.T) {
 		t.Errorf("left: %q", keys)
 	}
 	status, out, errs = call(t, redis, "", "fleet", "events")
-	expect(t, status, 0, out+errs, eventForgotten)
+	expect(t, status, 0, out+errs, registry.EventForgotten)
 	for _, tt := range []struct{ args, want string }{
 		{"forget", "takes one alias"}, {"forget A", "an alias is of a-z"}, {"cancel", "say which"}, {"cancel --lane x", "is none of"},
 		{"move --all", "--to"}, {"move --to query --all", "--to"}, {"move --to live", "say which"},

@@ -11,14 +11,8 @@ import (
 
 	"github.com/embedfleet/embedfleet/cmd/internal/boot"
 	"github.com/embedfleet/embedfleet/queue"
+	"github.com/embedfleet/embedfleet/registry"
 	"github.com/embedfleet/embedfleet/tasks"
-)
-
-// The words of what was done to waiting texts, for the list of what changed.
-const (
-	eventCancelled = "waiting texts cancelled"
-	eventMoved     = "waiting texts moved"
-	eventForgotten = "alias forgotten"
 )
 
 // A waitingCommand is one of `enqueue cancel`, `move` and `forget`: which waiting texts it is about.
@@ -107,7 +101,7 @@ func (c *waitingCommand) cancel(cmd *cobra.Command, ids []string) error {
 	if err != nil {
 		return err
 	}
-	return c.remove(cmd.Context(), eventCancelled, "cancelled", func(ctx context.Context, alias string, progress func(queue.Removal)) (queue.Removal, error) {
+	return c.remove(cmd.Context(), registry.EventCancelled, "cancelled", func(ctx context.Context, alias string, progress func(queue.Removal)) (queue.Removal, error) {
 		return c.fleet.Lanes.CancelWaiting(ctx, alias, f, progress)
 	})
 }
@@ -121,7 +115,7 @@ func (c *waitingCommand) move(cmd *cobra.Command, ids []string) error {
 	if err != nil {
 		return err
 	}
-	return c.remove(cmd.Context(), eventMoved, "moved to "+c.to, func(ctx context.Context, alias string, progress func(queue.Removal)) (queue.Removal, error) {
+	return c.remove(cmd.Context(), registry.EventMoved, "moved to "+c.to, func(ctx context.Context, alias string, progress func(queue.Removal)) (queue.Removal, error) {
 		return c.fleet.Lanes.Move(ctx, alias, f, to, progress)
 	})
 }
@@ -155,7 +149,7 @@ func (c *waitingCommand) forget(cmd *cobra.Command, args []string) error {
 	}
 	keys, err := forget(cmd.Context(), alias)
 	if keys > 0 {
-		err = errors.Join(err, c.audit(cmd.Context(), eventForgotten, alias, strconv.Itoa(keys)+" keys"))
+		err = errors.Join(err, c.audit(cmd.Context(), registry.EventForgotten, alias, strconv.Itoa(keys)+" keys"))
 	}
 	if errors.Is(err, queue.ErrInUse) {
 		return fmt.Errorf("%w; --force forgets it all the same", err)

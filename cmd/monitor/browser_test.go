@@ -47,6 +47,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("dead letter", func(t *testing.T) { s.deadLetter(t, ann) })
 	t.Run("queues", func(t *testing.T) { s.queues(t, ann) })
 	t.Run("looks", func(t *testing.T) { s.looks(t, ann) })
+	t.Run("waiting texts", func(t *testing.T) { s.waitingTexts(t, ann) })
 	t.Run("killed worker", func(t *testing.T) {
 		victim := s.awaitWorkers(len(processes))[0]
 		s.killed(t, ann, victim, processes[victim.PID].Kill)

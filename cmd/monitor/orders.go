@@ -32,6 +32,7 @@ type desk struct {
 	dead    *upkeep.Dead
 	events  *registry.Events
 	sources *ledger.Ledger
+	forget  func(ctx context.Context, alias string) (keys int, err error)
 }
 
 // Do implements [page.Controls].
@@ -61,6 +62,12 @@ func (d *desk) Do(ctx context.Context, o page.Order, progress func(string)) (str
 		return "Resumed.", d.noted(ctx, o, eventSourceResumed, o.Source, err)
 	case page.RunSlot:
 		return d.runSlot(ctx, o)
+	case page.CancelWaiting:
+		return d.cancelWaiting(ctx, o, progress)
+	case page.MoveWaiting:
+		return d.moveWaiting(ctx, o, progress)
+	case page.ForgetModel:
+		return d.forgetModel(ctx, o)
 	default:
 		return "", fmt.Errorf("there is no order %q", o.Do)
 	}

@@ -116,8 +116,8 @@ func (a *app) look() (err error) {
 	a.metrics = newMetrics(a.fleet)
 	a.metrics.Registry().MustRegister(monitoring.NewRedisMemory(func(context.Context) float64 { s, _ := a.fleet.Snapshot(); return s.Memory }))
 	a.page, err = page.New(page.Parts{
-		Frame: a.frame, Fleet: a.fleet, Letters: dead, Histories: sources,
-		Controls: &desk{log: a.log, lanes: lanes, control: registry.NewControl(a.rdb), dead: dead, events: events, sources: sources},
+		Frame: a.frame, Fleet: a.fleet, Letters: dead, Histories: sources, Waiting: lanes,
+		Controls: &desk{log: a.log, lanes: lanes, control: registry.NewControl(a.rdb), dead: dead, events: events, sources: sources, forget: forgetter(a.rdb)},
 	}, &page.Options{Logger: a.log, Observe: a.metrics.Order, Handbook: docs.Operations})
 	return err
 }

@@ -27,6 +27,8 @@ type deed struct {
 	then   string   // what will happen
 	fields []string // what can be filled in, see act.html
 	needs  func(Order) error
+	holds  bool     // the page tells what the order is about, see waiting.go
+	choose []string // what the page narrows that by
 }
 
 // deeds are the orders that there are.
@@ -38,7 +40,7 @@ func deeds() map[string]deed {
 		return func(o Order) string { return verb + " source " + o.Source }
 	}
 	letters := func(verb string) func(Order) string {
-		return func(o Order) string { return verb + " " + choice(o) }
+		return func(o Order) string { return verb + " " + letterChoice(o) }
 	}
 	return map[string]deed{
 		PauseLane: {verb: "Pause lane", title: lane("Pause"), fields: []string{"reason"}, needs: needsLane,
@@ -62,6 +64,12 @@ func deeds() map[string]deed {
 			then: "Its jobs run again from their next slot, looking back to their last success. A quota that was found used up is tried again."},
 		RunSlot: {verb: "Run now", title: func(o Order) string { return fmt.Sprintf("Run job %s of %s now", o.Job, o.Source) }, needs: needsJob,
 			then: "A scheduler runs the current slot once more, whether it was done or not, within some seconds. What is known already is not enqueued again."},
+		CancelWaiting: {verb: "Cancel texts", danger: true, title: func(o Order) string { return "Cancel " + texts(o) }, needs: needsModel, holds: true, choose: []string{"lane", "source", "id"},
+			then: "They leave their lanes without a dead letter, and whoever waits for them hears that they were cancelled. A text that a worker takes meanwhile ends early if it can. That can't be undone; the producer would have to send the documents again."},
+		MoveWaiting: {verb: "Move texts", title: func(o Order) string { return fmt.Sprintf("Move %s to lane %s", texts(o), o.To) }, needs: needsMove, holds: true, choose: []string{"lane", "source", "id", "to"},
+			then: "They wait in the other lane from now on, with all their retries; no limit turns them away. A text that a worker takes meanwhile is done where it was."},
+		ForgetModel: {verb: "Forget alias", danger: true, title: func(o Order) string { return "Forget alias " + o.Model }, needs: needsModel, holds: true,
+			then: "All that the queue holds of it is removed: its lanes with what waits in them, its dead letters, marks and counts. Documents and vectors stay in the store. It is refused while workers serve the alias or have its texts in hand. That can't be undone."},
 	}
 }
 
@@ -73,8 +81,8 @@ func crew(o Order) string {
 	return "all workers of " + o.Model
 }
 
-// choice says in words which dead letters an order is about.
-func choice(o Order) string {
+// letterChoice says in words which dead letters an order is about.
+func letterChoice(o Order) string {
 	s := "dead letters"
 	if o.ID != "" {
 		s = "the dead letter " + o.ID
@@ -154,7 +162,7 @@ func needsJob(o Order) error {
 func orderOf(f url.Values, by string) (Order, error) {
 	get := func(name string) string { return strings.TrimSpace(f.Get(name)) }
 	o := Order{
-		Do: get("do"), By: by, Model: get("model"), Lane: tasks.Lane(get("lane")), Worker: get("worker"), Source: get("source"),
+		Do: get("do"), By: by, Model: get("model"), Lane: tasks.Lane(get("lane")), To: tasks.Lane(get("to")), Worker: get("worker"), Source: get("source"),
 		Job: get("job"), Cause: get("cause"), ID: get("id"), Reason: get("reason"),
 	}
 	var errs []error
@@ -196,12 +204,15 @@ type asking struct {
 	Values url.Values // as they were filled in
 	Wrong  string
 	Back   string
+	Choice []choice // of waiting texts
+	Holds  string   // what the order is about
+	Unsure bool     // there is nothing to press for
 }
 
 // Hidden are the fields that the address settled.
 func (a asking) Hidden() map[string]string {
 	out := map[string]string{"back": a.Back}
-	for _, name := range []string{"do", "model", "lane", "worker", "source", "job", "cause", "id"} {
+	for _, name := range []string{"do", "model", "lane", "to", "worker", "source", "job", "cause", "id"} {
 		if v := a.Values.Get(name); v != "" {
 			out[name] = v
 		}
@@ -228,6 +239,9 @@ func (p *Page) ask(w http.ResponseWriter, r *http.Request, values url.Values, wr
 	if wrong == nil && err == nil && o.Do != SetLimits { // whose fields are empty at first
 		err = d.needs(o)
 	}
+	if wrong == nil && err != nil && d.choose != nil && needsModel(o) == nil {
+		wrong = err // to be chosen otherwise on the page itself
+	}
 	if err != nil && wrong == nil {
 		p.parts.Frame.Refuse(w, r, http.StatusBadRequest, "The order can't be given: "+err.Error()+".")
 		return
@@ -237,6 +251,13 @@ func (p *Page) ask(w http.ResponseWriter, r *http.Request, values url.Values, wr
 	if wrong != nil {
 		a.Wrong, status = wrong.Error(), http.StatusUnprocessableEntity
 	}
+	if a.Choice = choices(d.choose, o); d.holds && wrong == nil {
+		if a.Holds, a.Unsure, err = p.holds(r.Context(), o); err != nil {
+			p.log.Warn("counting waiting texts for the page failed", "model", o.Model, "err", err)
+			a.Wrong, status = "Redis did not answer in time, so what this is about is not known. Narrow the choice, or try again.", http.StatusServiceUnavailable
+		}
+	}
+	a.Unsure = a.Unsure || d.holds && a.Wrong != ""
 	p.parts.Frame.Render(w, r, frame.Page{Title: a.Title, Here: strings.SplitN(a.Back, "?", 2)[0], Status: status, Body: p.act, Data: a, Styles: []string{"page/page.css"}})
 }
 

@@ -19,11 +19,12 @@ type Order struct {
 	By       string // who asks
 	Model    string
 	Lane     tasks.Lane
-	Worker   string // id
+	To       tasks.Lane // where waiting texts move
+	Worker   string     // id
 	Source   string
 	Job      string
 	Cause    string        // of dead letters
-	ID       string        // of a dead letter
+	ID       string        // of a dead letter; of a waiting task or its document
 	Reason   string        // for whoever wonders later
 	For      time.Duration // a pause; 0 is until resumed
 	Settings registry.Settings
@@ -41,6 +42,10 @@ const (
 	PauseSource  = "pause-source"
 	ResumeSource = "resume-source"
 	RunSlot      = "run-slot"
+
+	CancelWaiting = "cancel-waiting"
+	MoveWaiting   = "move-waiting"
+	ForgetModel   = "forget-model"
 )
 
 const (
@@ -127,7 +132,7 @@ func (o *orders) carry(ctx context.Context, e *errand) {
 	inner, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
 	said, err := o.controls.Do(inner, e.Order, func(s string) { o.change(func() { e.Said = s }) })
-	log := o.log.With("user", e.By, "order", e.Do, "model", e.Model, "lane", e.Lane, "worker", e.Worker, "source", e.Source,
+	log := o.log.With("user", e.By, "order", e.Do, "model", e.Model, "lane", e.Lane, "to", e.To, "worker", e.Worker, "source", e.Source,
 		"job", e.Job, "cause", e.Cause, "id", e.Order.ID, "reason", e.Reason, "settings", e.Settings.String())
 	o.change(func() {
 		e.Ended, e.Said, e.Bad = time.Now(), said, err != nil

@@ -54,6 +54,7 @@ type Parts struct {
 	Fleet     Fleet
 	Letters   Letters
 	Histories Histories
+	Waiting   Waiting
 	Controls  Controls
 }
 

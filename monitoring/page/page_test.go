@@ -127,17 +127,18 @@ type site struct {
 	t *testing.T
 	*board
 	desk   *desk
+	line   *line
 	server *httptest.Server
 }
 
 func newSite(t *testing.T, role login.Role, list letters) *site {
 	t.Helper()
-	s := &site{t: t, board: &board{now: snapshot(), changed: make(chan struct{})}, desk: &desk{}}
+	s := &site{t: t, board: &board{now: snapshot(), changed: make(chan struct{})}, desk: &desk{}, line: &line{n: 1234}}
 	f, err := frame.New(&frame.Options{Logger: testkit.Logger(t), Assets: map[string]fs.FS{"page": page.Assets()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := page.New(page.Parts{Frame: f, Fleet: s.board, Letters: list, Histories: history{}, Controls: s.desk}, &page.Options{Logger: testkit.Logger(t), Handbook: []byte("# Book\n\n## A lane is late\n\nWait.\n")})
+	p, err := page.New(page.Parts{Frame: f, Fleet: s.board, Letters: list, Histories: history{}, Waiting: s.line, Controls: s.desk}, &page.Options{Logger: testkit.Logger(t), Handbook: []byte("# Book\n\n## A lane is late\n\nWait.\n")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,7 @@ type modelView struct {
 	Can             bool
 	Serving, Crew   int // workers
 	TokenRate       float64
+	Waiting         int64 // texts, in all lanes
 	Lanes           []laneView
 	Hidden          []tasks.Lane // in which nothing happens
 }
@@ -197,6 +198,7 @@ func (v *view) lanes(s *fleet.Snapshot) {
 			n++
 		}
 		m := &v.Models[n-1]
+		m.Waiting += l.Pending + l.Retry + l.Scheduled
 		row := v.lane(s, l)
 		if hide && row.quiet() {
 			m.Hidden = append(m.Hidden, l.Lane)
@@ -350,7 +352,7 @@ func eventClass(what string) string {
 	switch what {
 	case registry.EventCrashed, registry.EventLost, registry.EventFailed, registry.EventZombie:
 		return "bad"
-	case registry.EventRefused, registry.EventPaused, registry.EventDropped:
+	case registry.EventRefused, registry.EventPaused, registry.EventDropped, registry.EventCancelled, registry.EventForgotten:
 		return "warn"
 	case registry.EventReady, registry.EventResumed:
 		return "ok"
