@@ -27,10 +27,6 @@ var mutations = []struct {
 	{"no reaper (T2)", comesBack, []edit{
 		{"queue/upkeep/reaper.go", "	ids, err := l.abandoned(ctx, crashed)\n", "	var ids []string\n	var err error\n"},
 	}},
-	{"a zombie settles what is another's", ackedOnce, []edit{
-		{"queue/consumer/settle.lua", "call('HGET', hash, 'holder') == ARGV[i + 1] and call('LREM'", "call('LREM'"},
-		{"queue/consumer/renew.lua", "if redis.call('HGET', ARGV[2] .. ARGV[i], 'holder') == ARGV[i + 1] then", "if redis.call('EXISTS', ARGV[2] .. ARGV[i]) == 1 then"},
-	}},
 	{"leases are not renewed", ackedOnce, []edit{
 		{"queue/consumer/keeper.go", "		for l, runs := range byLane {\n", "		for l, runs := range map[*lane][]*run{} {\n"},
 	}},
@@ -38,14 +34,14 @@ var mutations = []struct {
 		{"tasks/batch.go", "	stored, errs := b.parts.Store.PutMany(ctx, recs)\n",
 			"	go func() { _, _ = b.parts.Store.PutMany(context.WithoutCancel(ctx), recs) }()\n	stored, errs := make([]bool, len(recs)), make([]error, len(recs))\n"},
 	}},
-	{"a settlement that failed is not repeated", ackedOnce, []edit{
+	{"a settlement that failed is not repeated", worldComesEnd, []edit{
 		{"queue/consumer/settler.go", "			if list = left; len(list) == 0 {\n", "			if list = left; true {\n"},
 	}},
 	{"slot released before the native call returns", runnersHold, []edit{
-		{"embedder/runner.go", "	vectors, err := e.model.Run(ctx, Batch{Rows: rows})\n", `	var vectors []vector.Vector
+		{"embedder/runner.go", "	vectors, err := e.model.Run(ctx, b)\n", `	var vectors []vector.Vector
 	var err error
 	done := make(chan struct{})
-	go func() { defer close(done); vectors, err = e.model.Run(ctx, Batch{Rows: rows}) }()
+	go func() { defer close(done); vectors, err = e.model.Run(ctx, b) }()
 	select {
 	case <-done:
 	case <-ctx.Done():

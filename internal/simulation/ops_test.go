@@ -128,9 +128,9 @@ var opNames = map[string]string{
 	"SCRIPT lane:active lane:lease": opExtend,
 	"SCRIPT lane:active lane:lease lane:pending lane:retry lane:completed lane:processed lane:processed:<day> lane:failed " +
 		"lane:failed:<day> own:dead own:dead:causes own:cancelled": opAck, // or another word, see settled
-	"SET asynq:servers:*":                          opHeartbeat,
-	"SET embedfleet:sweep":                         opTurn,
-	"SCRIPT lane:pending own:counts own:cancelled": opExpire,
+	"SET asynq:servers:*": opHeartbeat,
+	"SCRIPT {embedfleet:sweep}:turn {embedfleet:sweep}:state": opTurn,
+	"SCRIPT lane:pending own:counts own:cancelled":            opExpire,
 
 	"HSET embedfleet:worker:*": opAnnounce,
 	"HSET embedfleet:calls:*":  opBegin,
