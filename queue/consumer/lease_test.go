@@ -107,9 +107,11 @@ func TestZombie(t *testing.T) {
 		})
 		serve(t, rdb, second, &Options{Batch: batch, Concurrency: 8, Logger: silent}, tasks.Live)
 		time.Sleep(20 * time.Second)
+		mu.Lock()
 		if len(ran) != 8 || last > 10*time.Second {
 			t.Errorf("%d of 8 tasks ran again, the last after %v", len(ran), last)
 		}
+		mu.Unlock()
 		close(woken) // the zombie says of all that they are done, before it hears that they are lost
 		g.reopen()
 		time.Sleep(2 * time.Second)
