@@ -355,3 +355,21 @@ func TestAHandInOneLane(t *testing.T) {
 		t.Errorf("the status says that %d wait", n)
 	}
 }
+
+// What is known of earlier sweeps may be of a clock that was turned back, or of a hand: the fleet is swept all the same.
+func TestSweepsAfterTheClockWasTurnedBack(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"99999999999999", "abc"} {
+		rdb := testkit.Redis(t)
+		s := New(rdb, nil)
+		for _, field := range []string{"swept", "sparing", "read", "trimmed"} {
+			rdb.HSet(t.Context(), stateKey, field, value)
+		}
+		if err := s.tick(t.Context()); err != nil {
+			t.Errorf("%s: %v", value, err)
+		}
+		if v := rdb.HGet(t.Context(), stateKey, "sparing").Val(); len(v) != 13 {
+			t.Errorf("%s: nobody is taken back from until %s", value, v)
+		}
+	}
+}
