@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	_ "embed"
+	"slices"
 	"time"
 
 	"github.com/embedfleet/embedfleet/queue/internal/wire"
@@ -29,7 +30,10 @@ func (p *pool) keep(ctx context.Context) {
 			byLane[b.lane] = append(byLane[b.lane], b.all()...)
 		}
 		for l, runs := range byLane {
-			p.renew(ctx, script, l, runs)
+			// In parts: a script can't hand any number of leases to a command, and Redis serves nobody else meanwhile.
+			for part := range slices.Chunk(runs, commitTasks) {
+				p.renew(ctx, script, l, part)
+			}
 		}
 	}
 }

@@ -17,6 +17,13 @@ local function cost(tokens)
 	return whole * (window + window * window / half) + rest + rest * rest / half
 end
 
+-- How many tokens a text has by its hash, if that is a number that a text can have; else what its size says. Whatever
+-- somebody wrote there, what is added up stays a number.
+local function tokens_of(known)
+	local tokens = tonumber(known[3])
+	return tokens and tokens >= 0 and tokens <= 2 ^ 20 and tokens or #known[1] / 4
+end
+
 local tail = call('LRANGE', KEYS[1], -most, -1)
 if #tail == 0 or call('EXISTS', KEYS[4]) == 1 then
 	return { 0 }
@@ -29,12 +36,13 @@ local work, seen = 0, 0
 
 local function look(id)
 	local hash = ARGV[5] .. id
-	local known = call('HMGET', hash, 'msg', 'expires', 'tokens')
-	if not known[1] or known[2] and tonumber(known[2]) < now * 1000 or cancelled and call('ZSCORE', KEYS[5], id) then
+	local known = redis.pcall('HMGET', hash, 'msg', 'expires', 'tokens') -- fails where there is something else than a hash
+	local expires = tonumber(known[2]) or math.huge
+	if not known[1] or expires < now * 1000 or cancelled and call('ZSCORE', KEYS[5], id) then
 		gone[#gone + 1] = hash -- or it was: of a task without a hash nothing is left to lose
 		return
 	end
-	local c = cost(tonumber(known[3] or #known[1] / 4))
+	local c = cost(tokens_of(known))
 	local n = #ids + 1
 	ids[n], leases[2 * n - 1], leases[2 * n] = id, now + tonumber(ARGV[3]), id
 	answer[3 * n - 1], answer[3 * n], answer[3 * n + 1] = id, known[1], string.format('%.1f', c)
@@ -44,7 +52,7 @@ end
 -- A lane may be full of what nobody waits for any more; then it is looked at further, but not for long.
 while #ids == 0 and #tail > 0 and #gone < 2000 do
 	local at = #tail
-	while at > 0 and work < room do
+	while at > 0 and (#ids == 0 or work < room) do -- one at least, so that this comes to an end
 		look(tail[at])
 		at = at - 1
 	end
@@ -65,7 +73,7 @@ for _, hash in ipairs(gone) do
 	call('DEL', hash)
 end
 if #gone > 0 then
-	call('HINCRBY', KEYS[6], 'expired', #gone)
+	redis.pcall('HINCRBY', KEYS[6], 'expired', #gone)
 	answer[1] = #gone
 end
 return answer

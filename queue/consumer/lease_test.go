@@ -473,3 +473,23 @@ func TestTwoConsumers(t *testing.T) {
 		}
 	})
 }
+
+// All leases of a worker are renewed, however many it may have in hand.
+func TestAllLeasesAreRenewed(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	until := make(chan struct{})
+	h := newRecorder(func(context.Context, tasks.Task) error { <-until; return nil })
+	enqueue(t, rdb, nil, manyTasks(tasks.Live, MaxConcurrency)...)
+	serve(t, rdb, h, &Options{Logger: silent, Concurrency: MaxConcurrency, Ahead: time.Hour}, tasks.Live)
+	t.Cleanup(func() { close(until) })
+	eventually(t, "all are in hand", func() bool { n, _ := h.runs(""); return n == MaxConcurrency })
+	taken := time.Now()
+	eventually(t, "all leases are renewed", func() bool {
+		first := rdb.ZRangeWithScores(t.Context(), wire.KeysOf("m", tasks.Live).Lease(), 0, 0).Val()
+		if time.Since(taken) > 10*time.Second {
+			t.Fatalf("the first lease ended %v ago", time.Since(time.UnixMilli(int64(first[0].Score*1000))))
+		}
+		return first[0].Score > float64(taken.Add(8*time.Second).Unix())
+	})
+}

@@ -8,7 +8,7 @@ local time = redis.call('TIME')
 local until_ = tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[1])
 local leases, lost = {}, {}
 for i = 3, #ARGV, 2 do
-	if redis.call('HGET', ARGV[2] .. ARGV[i], 'holder') == ARGV[i + 1] then
+	if redis.pcall('HGET', ARGV[2] .. ARGV[i], 'holder') == ARGV[i + 1] then
 		leases[#leases + 1] = until_
 		leases[#leases + 1] = ARGV[i]
 	else

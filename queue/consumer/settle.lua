@@ -95,7 +95,7 @@ while i <= #ARGV do
 	local id, word = ARGV[i], ARGV[i + 2]
 	local hash = ARGV[3] .. id
 	-- An id is in the list once, and the oldest are at its end.
-	local ours = call('HGET', hash, 'holder') == ARGV[i + 1] and call('LREM', active, -1, id) == 1
+	local ours = redis.pcall('HGET', hash, 'holder') == ARGV[i + 1] and call('LREM', active, -1, id) == 1
 	if ours then
 		released[#released + 1] = id
 		words[word](hash, id, i + 3)

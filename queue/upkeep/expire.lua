@@ -8,8 +8,8 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local dropped = 0
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], -1000, -1)) do
 	local hash = ARGV[1] .. id
-	local expires = redis.call('HGET', hash, 'expires')
-	if expires and tonumber(expires) < now then
+	local expires = tonumber(redis.pcall('HGET', hash, 'expires')) -- a hand may have written anything
+	if expires and expires < now then
 		redis.call('LREM', KEYS[1], -1, id)
 		redis.call('DEL', hash)
 		redis.call('ZREM', KEYS[3], id)

@@ -25,12 +25,14 @@ end
 
 -- How often workers died inside the task, this time included.
 local function crashes(hash, worker)
+	local known = tonumber(redis.call('HGET', hash, 'crashes')) or 0 -- a hand may have written anything
 	if worker ~= '' and redis.call('HGET', hash, 'charged') ~= worker then
 		redis.call('HSET', hash, 'charged', worker)
-		redis.call('HINCRBY', KEYS[4], 'crashes', 1)
-		return redis.call('HINCRBY', hash, 'crashes', 1)
+		redis.pcall('HINCRBY', KEYS[4], 'crashes', 1)
+		known = known + 1
+		redis.call('HSET', hash, 'crashes', known)
 	end
-	return tonumber(redis.call('HGET', hash, 'crashes') or 0)
+	return known
 end
 
 local returned = false
@@ -38,7 +40,8 @@ local function take(hash, id, worker)
 	if not abandoned(id) then
 		return 'alive'
 	end
-	if redis.call('EXISTS', hash) == 0 then -- counting would make a phantom of it
+	local fields = redis.pcall('HLEN', hash) -- fails where there is something else than a hash
+	if type(fields) ~= 'number' or fields == 0 then -- counting would make a phantom of it
 		redis.call('LREM', KEYS[1], 0, id)
 		redis.call('ZREM', KEYS[2], id)
 		return 'gone'

@@ -160,12 +160,11 @@ func (s *Sweeper) sweep(ctx context.Context, r round) error {
 		return err
 	}
 	lanes := s.lanesOf(models)
-	needs, err := s.glance(ctx, lanes, r.read)
+	needs, errs, err := s.glance(ctx, lanes, r.read)
 	if err != nil {
 		return err
 	}
 	var crashed *candidates // read when there is somebody to take back
-	var errs []error
 	for i, need := range needs {
 		l := lanes[i]
 		if need.reap && crashed == nil && !r.sparing {
@@ -174,7 +173,7 @@ func (s *Sweeper) sweep(ctx context.Context, r round) error {
 			}
 		}
 		if err := l.tidy(ctx, need, crashed); err != nil {
-			errs = append(errs, fmt.Errorf("lane %s of %s: %w", l.lane, l.model, err))
+			errs = append(errs, l.fault(err))
 		}
 		if r.trim {
 			errs = append(errs, l.trim(ctx), l.forgetCancelled(ctx))
@@ -214,10 +213,11 @@ type need struct {
 }
 
 // glance tells what each lane is to be swept of. Of an idle lane none of the keys is there, which one command tells;
-// only the others are looked at. In a query lane tasks that wait are looked at too, since they may have expired.
-func (s *Sweeper) glance(ctx context.Context, lanes []laneSweep, read bool) ([]need, error) {
+// only the others are looked at. In a query lane tasks that wait are looked at too, since they may have expired. What
+// could not be seen, for a key is of another type, is not swept and among the faults; the error is the connection's.
+func (s *Sweeper) glance(ctx context.Context, lanes []laneSweep, read bool) (list []need, faults []error, err error) {
 	there := make([]*redis.IntCmd, len(lanes))
-	_, err := s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, err = s.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, l := range lanes {
 			k := l.keys
 			keys := []string{k.Lease(), k.Active(), k.Scheduled(), k.Retry(), k.Archived(), k.Completed()}
@@ -228,24 +228,39 @@ func (s *Sweeper) glance(ctx context.Context, lanes []laneSweep, read bool) ([]n
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("looking at the lanes: %w", err)
+	if err != nil && !answered(err) {
+		return nil, nil, fmt.Errorf("looking at the lanes: %w", err)
 	}
-	list := make([]need, len(lanes))
+	list = make([]need, len(lanes))
 	var busy []int
 	for i, n := range there {
+		if n.Err() != nil {
+			faults = append(faults, lanes[i].fault(n.Err()))
+		}
 		if n.Val() > 0 {
 			busy = append(busy, i)
 		}
 	}
 	if len(busy) == 0 {
-		return list, nil
+		return list, faults, nil
 	}
-	return list, s.examine(ctx, lanes, busy, read, list)
+	more, err := s.examine(ctx, lanes, busy, read, list)
+	return list, append(faults, more...), err
+}
+
+// answered reports whether an error is Redis's answer to a command, and not the connection's.
+func answered(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
+}
+
+// fault is an error of one lane.
+func (l laneSweep) fault(err error) error {
+	return fmt.Errorf("lane %s of %s: %w", l.lane, l.model, err)
 }
 
 // examine is the closer look at lanes that have something, in one round trip for all.
-func (s *Sweeper) examine(ctx context.Context, lanes []laneSweep, busy []int, read bool, list []need) error {
+func (s *Sweeper) examine(ctx context.Context, lanes []laneSweep, busy []int, read bool, list []need) (faults []error, err error) {
 	type look struct {
 		leases, scheduled, retry, completed *redis.ZSliceCmd // the first of each
 		active, leased, archived, pendinged *redis.IntCmd
@@ -266,12 +281,17 @@ func (s *Sweeper) examine(ctx context.Context, lanes []laneSweep, busy []int, re
 			pendinged: pipe.LLen(ctx, k.Pending()),
 		}
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("looking at the lanes: %w", err)
+	if _, err := pipe.Exec(ctx); err != nil && (now.Err() != nil || !answered(err)) {
+		return nil, fmt.Errorf("looking at the lanes: %w", err)
 	}
 	at := float64(now.Val().UnixMicro()) / 1e6
 	for n, i := range busy {
 		k := looks[n]
+		for _, cmd := range []redis.Cmder{k.leases, k.scheduled, k.retry, k.completed, k.active, k.leased, k.archived, k.pendinged} {
+			if cmd.Err() != nil {
+				faults = append(faults, lanes[i].fault(cmd.Err()))
+			}
+		}
 		list[i] = need{
 			reap:    before(k.leases, at) || k.active.Val() != k.leased.Val() || read,
 			forward: before(k.scheduled, at+1) || before(k.retry, at+1),
@@ -280,7 +300,7 @@ func (s *Sweeper) examine(ctx context.Context, lanes []laneSweep, busy []int, re
 			retire:  before(k.completed, at),
 		}
 	}
-	return nil
+	return faults, nil
 }
 
 // before reports whether the first of a sorted set is before a time.

@@ -311,3 +311,65 @@ func TestSweepsAtAGlance(t *testing.T) {
 		})
 	}
 }
+
+// What a hand in Redis has made of one lane, one worker or one task keeps nobody else from being swept.
+func TestAHandInOneLane(t *testing.T) {
+	t.Parallel()
+	rdb := testkit.Redis(t)
+	ctx := t.Context()
+	odd, k := wire.KeysOf("a-odd-one", tasks.Live), wire.KeysOf("m", tasks.Live)
+	rdb.SAdd(ctx, wire.RegistryKey, odd.Queue(), k.Queue())
+	for _, key := range []string{odd.Retry(), odd.Lease(), odd.Active(), odd.Pending()} {
+		rdb.Set(ctx, key, "x", 0)
+	}
+	rdb.HSet(ctx, odd.Task("x"), "msg", "x") // so that the lane has something
+	enqueue(t, queue.NewClient(rdb, nil), queuetest.Tasks(tasks.Live, 4)...)
+	enqueue(t, queue.NewClient(rdb, nil), queuetest.Tasks(tasks.Query, 2)...)
+	lease(t, rdb, tasks.Live, 4)
+	for _, id := range rdb.LRange(ctx, k.Active(), 0, -1).Val() {
+		rdb.ZAdd(ctx, k.Lease(), redis.Z{Score: 1, Member: id})
+	}
+	ids := rdb.LRange(ctx, k.Active(), 0, -1).Val()
+	inside(t, rdb, "w1", queuetest.Task(tasks.Live, 0))
+	rdb.HSet(ctx, k.Task(ids[0]), "crashes", "abc", "pending_since", "abc", "tokens", "abc")
+	rdb.Set(ctx, k.Task(ids[1]), "x", 0)
+	rdb.Set(ctx, wire.CallsKey("w2"), "x", 0)
+	q := wire.KeysOf("m", tasks.Query)
+	expiring := rdb.LRange(ctx, q.Pending(), 0, -1).Val()
+	rdb.HSet(ctx, q.Task(expiring[0]), "expires", "abc")
+	rdb.HSet(ctx, q.Task(expiring[1]), "expires", "1")
+
+	s := New(rdb, &Options{Models: []string{"m"}})
+	if err := s.sweep(ctx, round{read: true}); err == nil {
+		t.Error("nothing is said of the lane that can't be swept")
+	}
+	if active, pending := rdb.LLen(ctx, k.Active()).Val(), rdb.LLen(ctx, k.Pending()).Val(); active != 0 || pending != 3 {
+		t.Errorf("%d tasks still active, %d wait; want 0, and 3 whose hash is one", active, pending)
+	}
+	if n := rdb.LLen(ctx, q.Pending()).Val(); n != 1 {
+		t.Errorf("%d queries wait, want the one that does not expire", n)
+	}
+	rdb.HSet(ctx, k.Task(ids[0]), "pending_since", "abc", "tokens", "1e999")
+	rdb.Del(ctx, odd.Retry(), odd.Lease(), odd.Active(), odd.Pending())
+	if n := laneStatus(t, rdb)[tasks.Live].Pending; n != 3 {
+		t.Errorf("the status says that %d wait", n)
+	}
+}
+
+// What is known of earlier sweeps may be of a clock that was turned back, or of a hand: the fleet is swept all the same.
+func TestSweepsAfterTheClockWasTurnedBack(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"99999999999999", "abc"} {
+		rdb := testkit.Redis(t)
+		s := New(rdb, nil)
+		for _, field := range []string{"swept", "sparing", "read", "trimmed"} {
+			rdb.HSet(t.Context(), stateKey, field, value)
+		}
+		if err := s.tick(t.Context()); err != nil {
+			t.Errorf("%s: %v", value, err)
+		}
+		if v := rdb.HGet(t.Context(), stateKey, "sparing").Val(); len(v) != 13 {
+			t.Errorf("%s: nobody is taken back from until %s", value, v)
+		}
+	}
+}

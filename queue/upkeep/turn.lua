@@ -13,9 +13,10 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local known = redis.call('HMGET', KEYS[2], 'swept', 'sparing', 'read', 'trimmed')
 local function old(i, age)
-	return not known[i] or now - tonumber(known[i]) >= tonumber(age)
+	local at = tonumber(known[i])
+	return not at or now - at >= tonumber(age) or at > now -- or Redis's clock was turned back
 end
-local sparing = tonumber(known[2] or 0)
+local sparing = math.min(tonumber(known[2]) or 0, now + tonumber(ARGV[3]))
 if old(1, ARGV[2]) then
 	sparing = now + tonumber(ARGV[3])
 end
