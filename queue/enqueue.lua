@@ -137,7 +137,7 @@ for i = 6, #ARGV, 5 do
 	end
 end
 if attached > 0 then
-	call('HINCRBY', KEYS[11], 'duplicates', attached)
+	redis.pcall('HINCRBY', KEYS[11], 'duplicates', attached) -- a count that is none keeps nobody out
 end
 if count > 0 then
 	call('LPUSH', KEYS[1], unpack(ids))

@@ -114,8 +114,8 @@ local function count(total, today, n)
 	if n == 0 then
 		return
 	end
-	call('INCRBY', total, n)
-	if call('INCRBY', today, n) == n then
+	redis.pcall('INCRBY', total, n) -- what is no number any more stays as it is
+	if redis.pcall('INCRBY', today, n) == n then
 		call('EXPIREAT', today, ARGV[2])
 	end
 end
