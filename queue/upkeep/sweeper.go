@@ -59,9 +59,11 @@ const (
 	turnKey    = "{embedfleet:sweep}:turn"
 	stateKey   = "{embedfleet:sweep}:state"
 
-	// gap is a break between two sweeps of the fleet after which, for the time of the grace, nothing is taken back
-	// and nobody is charged: while Redis was away, workers could not say that they live.
+	// gap is a break between two answers of Redis after which, for the time of the grace, nothing is taken back and
+	// nobody is charged: while Redis was away, workers could not say that they live. youth is how long a process that
+	// has just begun takes nobody back: others ask for the turn, and say that Redis was away, within that time.
 	gap   = 3 * time.Second
+	youth = 1200 * time.Millisecond
 	grace = registry.WorkerTTL
 
 	// readEvery is how often a lane's active tasks and leases are compared one by one, even where their numbers
@@ -88,6 +90,8 @@ type Sweeper struct {
 
 	client *queue.Client // puts tasks into quarantine
 	dead   *Dead
+
+	first, last time.Time // answers of Redis; Run's goroutine only
 }
 
 // New returns a sweeper; nothing happens before Run. The Redis client is the caller's.
@@ -140,17 +144,29 @@ type round struct {
 	trim    bool // letters are trimmed, and old marks forgotten
 }
 
-// tick sweeps if it is this process's turn.
+// tick sweeps if it is this process's turn. A process to which Redis comes back after a gap says so to the fleet: who
+// lived through it needs a moment to renew its leases. A process that has just begun can't know, and takes nobody back
+// before the others could have said it.
 func (s *Sweeper) tick(ctx context.Context) error {
 	ms := time.Duration.Milliseconds
-	answer, err := s.turn.Run(ctx, s.rdb, []string{turnKey, stateKey}, ms(turnLasts), ms(gap), ms(grace), ms(readEvery), ms(trimEvery)).Int64Slice()
+	back := 0
+	if !s.last.IsZero() && time.Since(s.last) > gap {
+		back = 1
+	}
+	answer, err := s.turn.Run(ctx, s.rdb, []string{turnKey, stateKey}, ms(turnLasts), back, ms(grace), ms(readEvery), ms(trimEvery)).Int64Slice()
 	if err != nil {
 		return fmt.Errorf("asking for the turn: %w", err)
 	}
+	now := time.Now()
+	if s.last.IsZero() {
+		s.first = now
+	}
+	s.last = now
 	if len(answer) != 3 {
 		return nil
 	}
-	return s.sweep(ctx, round{sparing: answer[0] == 1, read: answer[1] == 1, trim: answer[2] == 1})
+	young := now.Sub(s.first) < youth
+	return s.sweep(ctx, round{sparing: answer[0] == 1 || young, read: answer[1] == 1, trim: answer[2] == 1})
 }
 
 // sweep looks at every lane once. One lane's fault does not keep it from the others.
