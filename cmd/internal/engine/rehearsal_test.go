@@ -426,12 +426,14 @@ func TestForcedFallbackMemory(t *testing.T) {
 		plain := max(measure("plain"+weights), measure("plain"+weights))
 		for _, mode := range []string{"cuda" + weights, "forced" + weights} {
 			got := measure(mode)
-			if float64(got) > 1.1*float64(plain) {
-				got = measure(mode) // the moment of Go's garbage collection moves a peak by some megabytes
+			// The moment of Go's garbage collection moves a peak by some megabytes; a second model would be 90.
+			limit := 1.1*float64(plain) + 8<<10
+			if float64(got) > limit {
+				got = measure(mode)
 			}
 			t.Logf("%s: peak %d MB, without a fallback %d MB, ratio %.3f", mode, got>>10, plain>>10, float64(got)/float64(plain))
-			if float64(got) > 1.1*float64(plain) {
-				t.Errorf("%s: peak %d MB, want at most 1.1 times the %d MB of a load without a fallback", mode, got>>10, plain>>10)
+			if float64(got) > limit {
+				t.Errorf("%s: peak %d MB, want at most 1.1 times the %d MB of a load without a fallback, and 8 MB", mode, got>>10, plain>>10)
 			}
 		}
 	}
