@@ -189,7 +189,7 @@ func (w *watcher) burnt(except map[string]bool) toll {
 		case except[id]:
 		case ofRedis(cause):
 			sum.redis++
-		case strings.Contains(cause, "the model worked on it"):
+		case strings.Contains(cause, "the model worked on it"), strings.Contains(cause, "the handler has lost it"):
 			sum.deadline++
 		default:
 			sum.crash++

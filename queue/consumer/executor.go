@@ -82,7 +82,7 @@ func (p *pool) begin(l *lane, got lease, probe bool) (*batch, []*run) {
 		own, cancel := context.WithCancelCause(context.WithValue(b.ctx, runKey{}, r))
 		r.ctx, r.cancel = own, cancel
 		r.clock.bound, r.clock.seen = bound(m.Timeout, t.work, rate, p.deadline), got.at
-		r.clock.expire = func() { cancel(deadlineError{r.clock.bound}) }
+		r.clock.expire = func() { cancel(deadlineError{after: r.clock.bound}) }
 		runs[i] = r
 		b.runs[r], b.inside[r] = struct{}{}, struct{}{}
 		p.limiter.take(r.work)

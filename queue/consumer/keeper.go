@@ -67,10 +67,11 @@ func (p *pool) end(b *batch, still bool) {
 	deaf := 0
 	for _, r := range left {
 		if p.forgotten(r) && (still || newest.After(r.leased)) {
+			r.cancel(deadlineError{r.clock.bound, true}) // first: a context has the cause that came first
 			r.clock.end()
 		}
 		if r.clock.overdue() >= overdueGrace && r.decide() {
-			late = append(late, p.judge(r, deadlineError{r.clock.bound}, b.probe))
+			late = append(late, p.judge(r, context.Cause(r.ctx), b.probe))
 		}
 		if r.clock.overdue() >= overdueGrace {
 			deaf++

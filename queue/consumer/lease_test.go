@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -284,7 +285,8 @@ func TestLostByItsHandler(t *testing.T) {
 			enqueue(t, rdb, nil, task(tasks.Live, 1+i))
 		}
 		dead := letters(t, rdb, tasks.Live)
-		if len(dead) != 1 || dead[0].ID != "t0" || dead[0].Code != wire.CodeTimeout || dead[0].Attempts != 3 {
+		if len(dead) != 1 || dead[0].ID != "t0" || dead[0].Code != wire.CodeTimeout || dead[0].Attempts != 3 ||
+			!strings.Contains(dead[0].Message, "the handler has lost it") {
 			t.Errorf("dead: %+v", dead)
 		}
 		if all, one := h.runs("t0"); all < 402 || one != 3 {

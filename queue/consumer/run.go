@@ -31,10 +31,16 @@ var (
 	errGivenBack = fmt.Errorf("the worker stops, the task is given back: %w", context.Canceled)
 )
 
-// deadlineError is a text whose own work took too long.
-type deadlineError struct{ after time.Duration }
+// deadlineError is a text whose own work took too long, or that its handler has lost.
+type deadlineError struct {
+	after     time.Duration
+	forgotten bool
+}
 
 func (e deadlineError) Error() string {
+	if e.forgotten {
+		return fmt.Sprintf("it was in hand, and the model did not work on it for much longer than its %v: the handler has lost it", e.after)
+	}
 	return fmt.Sprintf("the model worked on it for %v and did not finish", e.after)
 }
 func (e deadlineError) Is(target error) bool { return target == context.DeadlineExceeded }
