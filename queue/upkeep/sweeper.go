@@ -64,7 +64,7 @@ const (
 	// has just begun takes nobody back: others ask for the turn, and say that Redis was away, within that time.
 	gap   = 3 * time.Second
 	youth = 1200 * time.Millisecond
-	grace = registry.WorkerTTL
+	grace = 3500 * time.Millisecond // leases and entries are renewed every 2 s
 
 	// readEvery is how often a lane's active tasks and leases are compared one by one, even where their numbers
 	// agree: that a task is without a lease while a lease is without a task is seen by nothing less.

@@ -10,7 +10,11 @@
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if ARGV[2] == '1' then
-	redis.call('HSET', KEYS[2], 'sparing', now + tonumber(ARGV[3]))
+	-- Who comes back from the same absence a little later does not begin the time anew.
+	local until_ = tonumber(redis.call('HGET', KEYS[2], 'sparing')) or 0
+	if until_ > now + tonumber(ARGV[3]) or until_ < now - 10000 then
+		redis.call('HSET', KEYS[2], 'sparing', now + tonumber(ARGV[3]))
+	end
 end
 if not redis.call('SET', KEYS[1], 1, 'NX', 'PX', ARGV[1]) then
 	return {}
