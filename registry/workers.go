@@ -33,7 +33,7 @@ import (
 
 const (
 	// WorkerTTL is how long a worker is believed to live after it last said so.
-	WorkerTTL = 7 * time.Second
+	WorkerTTL = 6 * time.Second
 	// announceEvery leaves room for two announcements to get lost.
 	announceEvery = 2 * time.Second
 	// watchEvery is how often lost workers are looked for, by one process of the fleet.

@@ -239,7 +239,7 @@ func TestIndex(t *testing.T) {
 				t.Errorf("got %+v, %v, want %+v", got, err, want)
 			}
 		}
-		expect(Entry{"c", false}, Entry{"a", true}, Entry{"b", true}) // 8, 6 and 2 s ago
+		expect(Entry{"c", false}, Entry{"a", false}, Entry{"b", true}) // 8, 6 and 2 s ago
 		time.Sleep(time.Hour - 10*time.Second)
 		if err := ws.trim(ctx); err != nil {
 			t.Fatal(err)

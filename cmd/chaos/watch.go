@@ -16,7 +16,7 @@ import (
 const (
 	lookEvery = 200 * time.Millisecond
 	// leaseTime is how long a document's lease lasts from its renewal.
-	leaseTime = 7 * time.Second
+	leaseTime = 6 * time.Second
 	// orphaned is how old a lease is that its worker can't have meant to leave unrenewed: it renews every 2 s.
 	orphaned = 4500 * time.Millisecond
 )

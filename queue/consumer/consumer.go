@@ -99,7 +99,7 @@ type plan struct {
 }
 
 var (
-	documentLease = leaseLife{lasts: 7 * time.Second, renew: 2 * time.Second}
+	documentLease = leaseLife{lasts: 6 * time.Second, renew: 2 * time.Second}
 	queryLease    = leaseLife{lasts: 1500 * time.Millisecond, renew: 400 * time.Millisecond}
 )
 

@@ -17,7 +17,7 @@
 //
 // # Leases
 //
-// A lease lasts 7 seconds and is renewed every 2; that of a query 1.5 s and every 0.4 s. Scores are Redis's time.
+// A lease lasts 6 seconds and is renewed every 2; that of a query 1.5 s and every 0.4 s. Scores are Redis's time.
 // Beside asynq's lease the task's hash names the holder, a word that is new with each lease. Whoever has not that word
 // can neither renew nor settle, so that a process which was stopped for longer than its lease, and wakes up, changes
 // nothing; and a script that is sent twice because its answer was lost does nothing the second time.

@@ -56,7 +56,7 @@ func lifeOf(lane tasks.Lane) time.Duration {
 	if lane == tasks.Query {
 		return 1500 * time.Millisecond
 	}
-	return 7 * time.Second
+	return 6 * time.Second
 }
 
 // lease does what a consumer does to take tasks, for one that is about to die.

@@ -18,7 +18,7 @@ const (
 	// patience is how long after its lease a task may be kept, in seconds, because it was inside a native call of a
 	// worker whose entry has not lapsed yet: whether the worker crashed in it is not known before. An entry lapses
 	// within registry.WorkerTTL; a worker that lives on without its leases is away, not dead, and nobody is charged.
-	patience = 8
+	patience = 7
 )
 
 // candidates are the tasks that were inside a native call of a worker, by task name.
